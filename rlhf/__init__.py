@@ -1,0 +1,1 @@
+"""A framework for RL post-training of language models with verifiable rewards."""

@@ -1,0 +1,1 @@
+"""The vocabulary of the project: types, protocols, config, components, metrics. No torch at run time."""

@@ -1,0 +1,49 @@
+"""Errors that a user can act on.
+
+`UserError` and its subclasses end a command with exit code 2 and one readable message: what is wrong, where, and
+the fix. Everything else is a bug of ours and keeps its traceback. Failures of single samples are not exceptions:
+they are data (`Verdict`, `StopReason`), counted and reported.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can fix.
+
+    Args:
+        where: the config path (`rl.loss.clip_low`), file or row at fault.
+        problem: what is wrong, with the offending value.
+        fix: what to do about it.
+    """
+
+    def __init__(self, where: str, problem: str, *, fix: str) -> None:
+        self.where, self.problem, self.fix = where, problem, fix
+        super().__init__(f"{where}: {problem}\n  fix: {fix}")
+
+
+class ConfigError(UserError, ValueError):
+    """A config key, type or value that cannot be used."""
+
+
+class DataError(UserError, ValueError):
+    """A dataset, row, tokenizer or model folder that cannot be used."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that cannot be written or read; earlier checkpoints are untouched."""
+
+
+class RunFolderError(UserError, RuntimeError):
+    """A run folder that belongs to another run, is locked, or is damaged."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """One sentence listing the valid choices, the nearest first: `did you mean 'clip_low'? valid: …`."""
+    valid = sorted(choices)
+    near = difflib.get_close_matches(word, valid, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"{hint}valid: {', '.join(valid) if valid else '(none)'}"

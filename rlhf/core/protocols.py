@@ -1,0 +1,200 @@
+"""The contracts between rooms. A component module provides the function named here; a role provides the methods.
+
+Engines, learners and syncs are written as plain objects (`Engine`, `Learner`); a runtime wraps them in handles whose
+methods are the same and awaitable (`EngineHandle`, `LearnerHandle`), in this process or as actors elsewhere. The
+loops know only the handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlhf.core.metrics import Metric
+from rlhf.core.sampling import Sampling
+from rlhf.core.types import (
+    Batch,
+    Completion,
+    Denominator,
+    ForwardOut,
+    Group,
+    LossOut,
+    Prompt,
+    Request,
+    RewardOut,
+    Stream,
+    UpdateStats,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Global counts of one update, over all micro-batches, ranks and samples skipped for having no signal."""
+
+    tokens: int
+    sequences: int
+
+
+class LossModule(Protocol):
+    """A file in `rlhf/losses`. The three small functions say what the loss needs before anything runs."""
+
+    Config: type[Any]
+
+    def denominator(self, cfg: Any) -> Denominator: ...
+
+    def streams(self, cfg: Any) -> tuple[Stream, ...]: ...
+
+    def zero_advantage_is_free(self, cfg: Any) -> bool:
+        """True when a sequence whose advantages are all zero has no gradient, so that it need not be computed."""
+        ...
+
+    def loss(self, forward: ForwardOut, batch: Batch, cfg: Any) -> LossOut: ...
+
+
+class AdvantageModule(Protocol):
+    """A file in `rlhf/advantages`."""
+
+    Config: type[Any]
+
+    def advantages(self, groups: Sequence[Group], cfg: Any) -> list[list[tuple[float, ...] | None]]:
+        """Per group, per trajectory: one value per response token; None for what could not be graded."""
+        ...
+
+
+class RewardModule(Protocol):
+    """A file in `rewards`."""
+
+    Config: type[Any]
+
+    def score(self, group: Group, cfg: Any, tools: Tools) -> list[RewardOut]: ...
+
+
+class FilterModule(Protocol):
+    """A file in `rollout/filters`."""
+
+    Config: type[Any]
+
+    def keep(self, group: Group, cfg: Any) -> Kept: ...
+
+
+class Task(Protocol):
+    """An object made by `rlhf/tasks/<name>.py:build(cfg, seed)`."""
+
+    def train(self) -> Sequence[Prompt]: ...
+
+    def held_out(self) -> Sequence[Prompt]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a filter leaves of a group: None drops it. `reason` is counted in the metrics."""
+
+    group: Group | None
+    reason: str = ""
+
+
+class Tools(Protocol):
+    """What a reward may use besides the group: killable workers for anything that could hang or crash."""
+
+    def call(self, target: str, argument: object, *, timeout_s: float) -> object:
+        """Run `module:function` on one argument in a worker process that is killed at the deadline.
+
+        Raises:
+            TimeoutError: the deadline passed. `WorkerError`: the function raised or its process died.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """What samples. Implemented by `rollout/*_engine.py`."""
+
+    @property
+    def version(self) -> int: ...
+
+    def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]: ...
+
+    def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Learner(Protocol):
+    """What trains. Gradients accumulate over `forward_backward` calls until `optim_step`."""
+
+    @property
+    def version(self) -> int: ...
+
+    def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> dict[str, Metric]: ...
+
+    def optim_step(self) -> UpdateStats: ...
+
+    def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """[T] per batch: the model's own log-probs, without gradient."""
+        ...
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]: ...
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
+class EngineHandle(Protocol):
+    """An `Engine` somewhere."""
+
+    def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> Awaitable[list[Completion]]: ...
+
+    def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> Awaitable[None]: ...
+
+    def pause(self) -> Awaitable[None]: ...
+
+    def resume(self) -> Awaitable[None]: ...
+
+
+class LearnerHandle(Protocol):
+    """A `Learner` somewhere."""
+
+    def forward_backward(
+        self, batches: Sequence[Batch], *, counts: Counts
+    ) -> Awaitable[dict[str, Metric]]: ...
+
+    def optim_step(self) -> Awaitable[UpdateStats]: ...
+
+    def logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
+    def weights(self) -> Awaitable[Iterable[tuple[str, Tensor]]]: ...
+
+    def save(self, folder: Path) -> Awaitable[None]: ...
+
+    def load(self, folder: Path) -> Awaitable[None]: ...
+
+
+class WeightSync(Protocol):
+    """Moves weights from a learner to its engines.
+
+    A push starts after `optim_step` and is waited for before the next one; pulls end before the next push; the prefix
+    cache of an engine is reset with every version.
+    """
+
+    def push(self, version: int) -> Awaitable[None]: ...
+
+    def wait_push(self) -> Awaitable[None]: ...
+
+    def pull(self) -> Awaitable[None]: ...
+
+    def wait_pull(self) -> Awaitable[None]: ...
+
+
+class Sink(Protocol):
+    """Where metrics go: a file, TensorBoard, the terminal."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,262 @@
+"""The nouns of the project, in the order in which data flows.
+
+    Prompt -> Request -> Completion -> Trajectory -> Group -> Sample -> Batch -> LossOut
+
+Shape legend, used in every file: `P` prompts, `G` samples of one prompt (a group), `S` sequences, `N` packed input
+tokens, `T` packed target tokens (those the loss sees), `V` vocabulary, `K` top-k, `B` pairs. A suffix names the shape:
+`advantages_T`, `logits_TV`.
+
+Log-probs are float32, natural log, and aligned to the token they predict: `logprobs[t] = log p(tokens[t] | tokens[<t])`.
+Everything here is frozen. Plain values stay plain (tuples, floats) until `rlhf.data.packing` makes tensors of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rlhf.core.metrics import Metric
+
+Scalar: TypeAlias = "str | int | float | bool | None"
+Json: TypeAlias = "Scalar | Sequence[Json] | Mapping[str, Json]"
+
+
+class StopReason(StrEnum):
+    """Why a sampler stopped."""
+
+    EOS = "eos"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+    """The token budget ran out: the answer is truncated."""
+    ABORTED = "aborted"
+
+
+class Verdict(StrEnum):
+    """What a verifier found. Only `CORRECT` and `WRONG` are judgements of an answer that was read."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    NO_ANSWER = "no_answer"
+    """The completion holds no final answer in any accepted form; graded as wrong (value 0.0)."""
+    UNPARSABLE = "unparsable"
+    """There is an answer, or a gold, that the verifier cannot read."""
+    TIMEOUT = "timeout"
+    CRASH = "crash"
+    SKIPPED = "skipped"
+    """Not graded on purpose, for example because an earlier part of the rubric decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One chat turn. Example: `Message(role="user", content="3+5+9=")`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One question with what its verifier needs.
+
+    Example: `Prompt(id="sums-17", messages=(Message(role="user", content="3+5+9="),), gold="17", task="sums")`.
+    """
+
+    id: str
+    """Stable and unique within the task and split."""
+    messages: tuple[Message, ...]
+    gold: str
+    """The reference answer, in the form the task's verifier reads."""
+    task: str
+    solution: str | None = None
+    """A worked reference solution, the target of supervised stages; None when the data has none."""
+    columns: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
+    """The remaining columns of the dataset row, handed to user rewards by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One sample to generate. Requests of one group share `prompt_tokens` and are best sent together."""
+
+    id: str
+    prompt_tokens: tuple[int, ...]
+    seed: int
+    """64-bit. The sampled tokens depend on weights, prompt and this, never on neighbours in the batch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What an engine returns for one `Request`. `tokens` holds the EOS token when `stop` is EOS."""
+
+    request_id: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """[len(tokens)] The sampler's own, after its sampling transforms (temperature, top-k, top-p)."""
+    text: str
+    """Decoded without EOS and special tokens, cut before a stop string."""
+    stop: StopReason
+    policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One sampled answer, with all that is needed to generate it again.
+
+    Example: `Trajectory(id="0-412-sums-17-3", prompt_id="sums-17", index=3, …)`.
+    """
+
+    id: str
+    """`<run seed>-<step>-<prompt id>-<sample index>`; the sampling seed is a hash of it."""
+    prompt_id: str
+    index: int
+    """Position in the group, 0-based."""
+    prompt_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """[len(tokens)] The sampler's log-probs under the transforms used."""
+    text: str
+    stop: StopReason
+    policy_version: int
+    """Optimizer steps behind the weights that sampled it."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardOut:
+    """One graded trajectory.
+
+    `value` None means "could not be graded": counted, reported, and left out of the update; never trained on as 0.
+    Example: `RewardOut(value=1.0, verdict=Verdict.CORRECT, reason="match/rational", extracted="17")`.
+    """
+
+    value: float | None
+    verdict: Verdict
+    reason: str = ""
+    """Machine-readable, `family/detail`: `match/rational`, `mismatch`, `limit/chars`, …"""
+    extracted: str | None = None
+    """The one answer candidate that was read from the completion."""
+    breakdown: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
+    """Unweighted value per component of a rubric."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """All samples of one prompt. `rewards` is empty until scored, then aligned with `trajectories` [G]."""
+
+    prompt: Prompt
+    trajectories: tuple[Trajectory, ...]
+    rewards: tuple[RewardOut, ...] = ()
+    penalties_GT: tuple[tuple[float, ...], ...] = ()
+    """Per-token amounts subtracted from the reward (KL in reward), aligned with each trajectory's tokens, or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One training sequence before packing. Streams are aligned with `tokens[target_start:]` and may be None.
+
+    `target_mask` None means that every token from `target_start` on is a target.
+    Example: `Sample(id="…", tokens=(5, 6, 7, 8), target_start=2, advantages=(0.5, 0.5), …)`.
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    target_start: int
+    target_mask: tuple[bool, ...] | None = None
+    advantages: tuple[float, ...] | None = None
+    old_logprobs: tuple[float, ...] | None = None
+    """Trainer's log-probs under the weights that the update starts from."""
+    rollout_logprobs: tuple[float, ...] | None = None
+    """Sampler's log-probs."""
+    ref_logprobs: tuple[float, ...] | None = None
+    """Log-probs under the frozen reference model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Packed sequences without padding: S sequences, N input tokens of which T are targets.
+
+    Example: two sequences of 4 and 3 tokens whose last 2 tokens each are targets give N=7, T=4, S=2,
+    `lengths=(4, 3)`, `target_index_T=[2, 3, 5, 6]`, `sequence_T=[0, 0, 1, 1]`.
+    """
+
+    ids: tuple[str, ...]
+    """[S]"""
+    lengths: tuple[int, ...]
+    """[S] tokens per sequence; their sum is N."""
+    tokens_N: Tensor
+    """int64"""
+    positions_N: Tensor
+    """int64, restarts at 0 with every sequence."""
+    target_index_T: Tensor
+    """int64, where in N each target token stands; its prediction comes from index - 1."""
+    sequence_T: Tensor
+    """int64 in [0, S): the sequence that a target belongs to."""
+    target_counts_S: Tensor
+    """float32, targets per sequence."""
+    advantages_T: Tensor | None = None
+    old_logprobs_T: Tensor | None = None
+    """None while a batch is used for one update only: "old" is then the current policy, detached."""
+    rollout_logprobs_T: Tensor | None = None
+    ref_logprobs_T: Tensor | None = None
+
+    @property
+    def num_targets(self) -> int:
+        return self.target_index_T.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.lengths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardOut:
+    """What a model says about a batch's target tokens."""
+
+    logprobs_T: Tensor
+    """float32 (float64 for a float64 model), with gradient while training."""
+    entropy_T: Tensor
+    """Entropy of the predicting distribution in nats; carries gradient only when the loss asks for it."""
+
+
+class Denominator(StrEnum):
+    """What a loss sum is divided by. Counts are global: over all micro-batches and ranks of one update."""
+
+    TOKENS = "tokens"
+    """Target tokens."""
+    SEQUENCES = "sequences"
+    """Sequences with at least one target token."""
+    CONSTANT = "constant"
+    """Sequences × a fixed token budget (Dr.GRPO)."""
+
+
+class Stream(StrEnum):
+    """Per-token inputs that a loss may ask for. What is declared decides which roles exist."""
+
+    ADVANTAGES = "advantages"
+    OLD_LOGPROBS = "old_logprobs"
+    ROLLOUT_LOGPROBS = "rollout_logprobs"
+    REF_LOGPROBS = "ref_logprobs"
+    """Brings a reference model to life."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOut:
+    """An unnormalised sum over this batch's targets; the learner divides by the global count, once."""
+
+    total: Tensor
+    """Scalar with gradient."""
+    metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStats:
+    """What one optimizer step did."""
+
+    version: int
+    grad_norm: float
+    lr: float
+    metrics: Mapping[str, Metric]

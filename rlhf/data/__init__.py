@@ -1,0 +1,1 @@
+"""From rows and trajectories to packed batches."""

@@ -1,0 +1,1 @@
+"""The role that turns batches into weight updates."""

@@ -1,0 +1,1 @@
+"""The four loops and the pipeline that chains them."""

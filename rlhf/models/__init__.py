@@ -1,0 +1,1 @@
+"""Loading, building and running causal language models."""

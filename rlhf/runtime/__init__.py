@@ -1,0 +1,1 @@
+"""Where roles live: in this process, or as actors on a cluster."""

@@ -1,0 +1,1 @@
+"""One file per task family: rows become prompts with gold answers."""
