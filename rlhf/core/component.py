@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
+import re
 from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rlhf.core.errors import ConfigError, did_you_mean
 
-HIDDEN = {"common", "base", "pool", "sandbox", "engine", "worker", "adapters", "rubric"}
-"""Modules of a component package that serve its components and are none themselves."""
+_DEFINES_CONFIG = re.compile(r"^class Config\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,14 @@ class Component:
 
 
 def names(package: str) -> list[str]:
-    """The components that ship in a package: its module names, sorted."""
-    root = importlib.import_module(package)
-    found = [m.name for m in pkgutil.iter_modules(root.__path__)]
-    return sorted(n for n in found if n not in HIDDEN and not n.startswith("_"))
+    """The components that ship in a package: its modules that define `Config`, sorted. Nothing is imported."""
+    root = importlib.util.find_spec(package)
+    assert root is not None and root.submodule_search_locations, f"{package} is a package of ours"
+    found: list[str] = []
+    for folder in map(Path, root.submodule_search_locations):
+        files = {p.stem: p for p in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
+        found += [name for name, file in files.items() if _DEFINES_CONFIG.search(file.read_text(encoding="utf-8"))]
+    return sorted(found)
 
 
 def resolve(package: str, name: str, *, where: str) -> ModuleType:
@@ -59,9 +63,7 @@ def resolve(package: str, name: str, *, where: str) -> ModuleType:
         raise ConfigError(where, f"cannot import '{target}': {error}", fix=fix) from error
     config = vars(module).get("Config")
     if not (isinstance(config, type) and is_dataclass(config)):
-        raise ConfigError(
-            where, f"module '{target}' has no dataclass `Config`", fix="add one; it may be empty"
-        )
+        raise ConfigError(where, f"module '{target}' has no dataclass `Config`", fix="add one; it may be empty")
     return module
 
 

@@ -69,9 +69,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         tree = OmegaConf.to_container(merged, resolve=True)
         base_tree = OmegaConf.to_container(base, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(
-            str(path), _first_line(error), fix="check the overrides and ${…} references"
-        ) from error
+        raise ConfigError(str(path), _first_line(error), fix="check the overrides and ${…} references") from error
     assert isinstance(tree, dict) and isinstance(base_tree, dict)
     return Loaded(path, typing.cast(Tree, tree), parents, typing.cast(Tree, base_tree))
 
@@ -135,9 +133,7 @@ def build_component(package: str, tree: Any, where: str) -> Component:
     entry: Tree = {"name": tree} if isinstance(tree, str) else dict(_mapping(tree, where))
     name = entry.pop("name", None)
     if not isinstance(name, str):
-        raise ConfigError(
-            f"{where}.name", "is required", fix=f"one of: {', '.join(component.names(package))}"
-        )
+        raise ConfigError(f"{where}.name", "is required", fix=f"one of: {', '.join(component.names(package))}")
     name, extra = component.as_component(package, name)
     module = component.resolve(package, name, where=f"{where}.name")
     return Component(name, module, build(module.Config, extra | entry, where))
@@ -177,9 +173,7 @@ def _plain(known: Mapping[str, Field[Any]], hints: Mapping[str, Any], tree: Tree
     """Convert and check plain values with OmegaConf's structured types."""
     if not tree:
         return {}
-    shape = make_dataclass(
-        "Plain", [(name, hints[name], field(default=typing.cast(Any, "???"))) for name in tree]
-    )
+    shape = make_dataclass("Plain", [(name, hints[name], field(default=typing.cast(Any, "???"))) for name in tree])
     try:
         merged = OmegaConf.merge(OmegaConf.structured(shape), tree)
         out = OmegaConf.to_container(merged, throw_on_missing=True)
@@ -200,9 +194,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, DictConfig, t
         raise ConfigError(str(path), f"`base` goes in a circle: {chain}", fix="remove one of these lines")
     if not path.is_file():
         asked = f", named as base by {seen[-1]}" if seen else ""
-        raise ConfigError(
-            str(path), f"no such config file{asked}", fix="check the path; recipes lie in configs/"
-        )
+        raise ConfigError(str(path), f"no such config file{asked}", fix="check the path; recipes lie in configs/")
     try:
         own = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

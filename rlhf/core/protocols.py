@@ -7,7 +7,7 @@ loops know only the handles.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +30,7 @@ from rlhf.core.types import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,19 @@ class Tools(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What an engine is built from. Embedded engines call `load`; servers open `path` themselves."""
+
+    path: Path
+    """Model folder in Hugging Face format, with its tokenizer."""
+    dtype: str
+    device: str
+    trust_remote_code: bool
+    load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    """A fresh model of its own, on the device, and the tokenizer."""
+
+
 class Engine(Protocol):
     """What samples. Implemented by `rollout/*_engine.py`."""
 
@@ -161,9 +175,7 @@ class EngineHandle(Protocol):
 class LearnerHandle(Protocol):
     """A `Learner` somewhere."""
 
-    def forward_backward(
-        self, batches: Sequence[Batch], *, counts: Counts
-    ) -> Awaitable[dict[str, Metric]]: ...
+    def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> Awaitable[dict[str, Metric]]: ...
 
     def optim_step(self) -> Awaitable[UpdateStats]: ...
 

@@ -6,8 +6,8 @@ Shape legend, used in every file: `P` prompts, `G` samples of one prompt (a grou
 tokens, `T` packed target tokens (those the loss sees), `V` vocabulary, `K` top-k, `B` pairs. A suffix names the shape:
 `advantages_T`, `logits_TV`.
 
-Log-probs are float32, natural log, and aligned to the token they predict: `logprobs[t] = log p(tokens[t] | tokens[<t])`.
-Everything here is frozen. Plain values stay plain (tuples, floats) until `rlhf.data.packing` makes tensors of them.
+Log-probs are float32, natural log, and aligned to the token they predict: `logprobs[t]` is that of `tokens[t]` given
+`tokens[:t]`. Everything here is frozen. Plain values stay plain (tuples, floats) until `rlhf.data.packing` makes tensors of them.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class Denominator(StrEnum):
     SEQUENCES = "sequences"
     """Sequences with at least one target token."""
     CONSTANT = "constant"
-    """Sequences × a fixed token budget (Dr.GRPO)."""
+    """Sequences; the loss itself has divided by a fixed token budget (Dr.GRPO)."""
 
 
 class Stream(StrEnum):
@@ -241,6 +241,8 @@ class Stream(StrEnum):
     ROLLOUT_LOGPROBS = "rollout_logprobs"
     REF_LOGPROBS = "ref_logprobs"
     """Brings a reference model to life."""
+    ENTROPY = "entropy"
+    """The entropy with its gradient, for a bonus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,70 @@
+"""Group-relative advantages: how much better a sample did than the other samples of its prompt.
+
+    A_i = (R_i - mean of its group) / (std + eps)
+
+Three choices of std, each a sample standard deviation (n - 1):
+
+    group    of the returns in the same group       GRPO, DeepSeekMath (arXiv 2402.03300)
+    batch    of all returns in the batch            Lite PPO (arXiv 2508.08221), TRL's `scale_rewards="batch"`
+    none     1: no division                         Dr.GRPO (arXiv 2503.20783), with `loss.aggregate: constant`
+
+Dividing by the group's deviation makes the rare success on a hard prompt, and the rare failure on an easy one, count
+more; Dr.GRPO calls that a bias. A group with one graded sample has nothing to compare with and gets 0, where verl
+takes mean 0 and deviation 1 and so trains on the raw reward.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from rlhf.advantages import common
+from rlhf.advantages.common import Row
+from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.types import Group
+
+_STDS = ("group", "batch", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of group-relative advantages."""
+
+    std: str = "group"
+    """What the centred return is divided by: `group`, `batch` or `none`."""
+    eps: float = 1e-6
+    """Added to the deviation (verl 1e-6, TRL 1e-4)."""
+
+    def __post_init__(self) -> None:
+        if self.std not in _STDS:
+            raise ConfigError("std", f"'{self.std}' is not one of the choices", fix=did_you_mean(self.std, _STDS))
+        if not 0 < self.eps < math.inf:
+            raise ConfigError("eps", f"{self.eps} is out of range", fix="use a small positive number, like 1e-6")
+
+
+def advantages(groups: Sequence[Group], cfg: Config) -> list[list[Row | None]]:
+    """Per group, per trajectory: one value per response token; None for what could not be graded."""
+    returns_PG = [common.returns(group) for group in groups]
+    scales_P = _scales([common.graded(returns_G) for returns_G in returns_PG], cfg)
+    out: list[list[Row | None]] = []
+    for group, returns_G, scale in zip(groups, returns_PG, scales_P, strict=True):
+        scalars = [None if value is None else value / scale for value in common.centred(returns_G)]
+        out.append(common.rows(group, scalars))
+    return out
+
+
+def _scales(graded_PG: Sequence[Sequence[float]], cfg: Config) -> list[float]:
+    """What each group's centred returns are divided by [P]."""
+    if cfg.std == "none":
+        return [1.0] * len(graded_PG)
+    if cfg.std == "batch":
+        return [_std(list(chain.from_iterable(graded_PG))) + cfg.eps] * len(graded_PG)
+    return [_std(graded_G) + cfg.eps for graded_G in graded_PG]
+
+
+def _std(values: Sequence[float]) -> float:
+    """Sample standard deviation; 0 for fewer than two values, whose centred returns are 0 as well."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,122 @@
+"""The command `rlhf`: one file of arguments, one function per verb; everything else happens in the loops.
+
+Exit codes: 0 done, 2 something the user can mend (one message: where, what, fix), 130 interrupted; anything else is a
+bug and shows its traceback. Heavy imports wait until a verb needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlhf.core.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    arguments = _parser().parse_args(argv)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.path.insert(0, os.getcwd())
+    try:
+        arguments.verb(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlhf", description="RL post-training with verifiable rewards.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, function: object, help: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(verb=function)
+        return sub
+
+    for name, function, text in (
+        ("train", _train, "run a config, or continue it where it stopped"),
+        ("plan", _plan, "say what a config would do, without doing it; refuses what cannot run"),
+        ("generate", _generate, "write a dataset of scored samples from a model (a config with generate stages)"),
+    ):
+        sub = verb(name, function, text)
+        sub.add_argument("config", type=Path)
+        sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub = verb("evaluate", _evaluate, "measure held-out accuracy of a config's model, or of a run's last checkpoint")
+    sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub.add_argument("--out", type=Path, help="write the numbers as JSON")
+    sub = verb("report", _report, "write report.html of a run, finished or not")
+    sub.add_argument("run", type=Path)
+    sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("sample_id")
+    verb("tasks", _tasks, "list the tasks that ship, with their keys")
+    verb("components", _components, "list every component that ships, by slot")
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import pipeline, settings
+
+    pipeline.train(settings.read(arguments.config, arguments.overrides))
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from rlhf.core.errors import ConfigError
+    from rlhf.loops import pipeline, settings
+
+    experiment = settings.read(arguments.config, arguments.overrides)
+    others = [s.name for s in experiment.stages if s.loop != "generate"]
+    if others:
+        fix = "use `rlhf train`, or a config whose stages all have loop: generate"
+        raise ConfigError("stages", f"{others} would train", fix=fix)
+    folder = pipeline.train(experiment)
+    for stage in experiment.stages:
+        print(f"{stage.name}: {folder / 'data' / (stage.name + '.jsonl')}")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import plan, settings
+
+    plan.show(settings.read(arguments.config, arguments.overrides))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import measure
+
+    measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import measure
+
+    print(measure.report(arguments.run))
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import replay
+
+    replay.show(arguments.run, arguments.sample_id)
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import catalogue
+
+    catalogue.show_tasks()
+
+
+def _components(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import catalogue
+
+    catalogue.show_components()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The evaluate loop: held-out prompts to accuracies with intervals. Called inside training and by `rlhf evaluate`.
+
+Accuracy counts samples whose verdict is correct, whatever the reward is shaped into. Every number comes with a 95 %
+interval from a bootstrap over prompts (samples of one prompt are not independent). The same prompts and seeds are used
+at every step, so that differences between steps are not differences between draws. Ungradable samples are left out
+and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from rewards import rubric
+from rlhf.core.component import Component
+from rlhf.core.errors import ConfigError
+from rlhf.core.protocols import EngineHandle, Tools
+from rlhf.core.sampling import Sampling
+from rlhf.core.seeding import derive_seed
+from rlhf.core.types import Group, Prompt, StopReason, Verdict
+from rlhf.loops.rollouts import sample_groups
+from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is measured on held-out prompts, and when."""
+
+    prompts: int = 256
+    """Held-out prompts, at most."""
+    samples: int = 4
+    """Samples per prompt for sampled accuracy and pass@k."""
+    k: list[int] = field(default_factory=lambda: [1, 4])
+    """The k of pass@k; none above `samples`."""
+    every: int = 20
+    """Steps between evaluations; 0 evaluates at the ends of stages only."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    greedy: bool = True
+    """Also measure greedy decoding, one sample per prompt."""
+
+    def __post_init__(self) -> None:
+        if self.prompts < 1 or self.samples < 1:
+            raise ConfigError("prompts", "nothing would be measured", fix="use at least 1 prompt and 1 sample")
+        if any(k < 1 or k > self.samples for k in self.k):
+            fix = f"use k between 1 and samples={self.samples}, or raise evaluation.samples"
+            raise ConfigError("k", f"pass@k of {self.k} needs at least k samples per prompt", fix=fix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One evaluation."""
+
+    task: str
+    sampled: Interval
+    greedy: Interval | None
+    pass_at: Mapping[int, Interval]
+    mean_length: float
+    truncated_share: float
+    ungradable: int
+    groups: tuple[Group, ...]
+    """What was sampled, scored; for `rlhf evaluate` and the report."""
+
+    def metrics(self) -> dict[str, float]:
+        """Flat names in verl's style: `val-core/<task>/sampled_accuracy/mean`."""
+        intervals = {"sampled_accuracy": self.sampled} | {f"pass@{k}": v for k, v in self.pass_at.items()}
+        if self.greedy is not None:
+            intervals["greedy_accuracy"] = self.greedy
+        out: dict[str, float] = {}
+        for name, interval in intervals.items():
+            prefix = f"val-core/{self.task}/{name}"
+            out |= {f"{prefix}/mean": interval.mean, f"{prefix}/low": interval.low, f"{prefix}/high": interval.high}
+        out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
+        out[f"val-aux/{self.task}/response_length/clip_ratio"] = self.truncated_share
+        out[f"val-aux/{self.task}/ungradable"] = float(self.ungradable)
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluator:
+    """Everything an evaluation needs besides an engine."""
+
+    cfg: Config
+    task: str
+    prompts: Sequence[Prompt]
+    tokenizer: PreTrainedTokenizerBase
+    rewards: Mapping[str, Component]
+    rubric: rubric.RubricConfig
+    sampling: Sampling
+    """Token budget and stop strings; temperature and top-p come from `cfg`."""
+    seed: int
+
+    async def run(self, engine: EngineHandle, tools: Tools) -> Result:
+        """Measure the engine's current weights."""
+        sampling = replace(self.sampling, temperature=self.cfg.temperature, top_p=self.cfg.top_p, top_k=0)
+        groups = await self._groups(engine, tools, sampling, count=self.cfg.samples)
+        greedy = None
+        if self.cfg.greedy:
+            alone = await self._groups(engine, tools, replace(sampling, temperature=0.0), count=1)
+            greedy = self._interval([_accuracy(g) for g in alone], "greedy")
+        trajectories = [t for g in groups for t in g.trajectories]
+        return Result(
+            task=self.task,
+            sampled=self._interval([_accuracy(g) for g in groups], "sampled"),
+            greedy=greedy,
+            pass_at={k: self._interval([_pass_at(g, k) for g in groups], f"pass@{k}") for k in self.cfg.k},
+            mean_length=sum(len(t.tokens) for t in trajectories) / len(trajectories),
+            truncated_share=sum(t.stop == StopReason.LENGTH for t in trajectories) / len(trajectories),
+            ungradable=sum(r.value is None for g in groups for r in g.rewards),
+            groups=tuple(groups),
+        )
+
+    async def _groups(self, engine: EngineHandle, tools: Tools, sampling: Sampling, *, count: int) -> list[Group]:
+        prompts = self.prompts[: self.cfg.prompts]
+        seed = derive_seed(self.seed, "evaluate")
+        groups = await sample_groups(
+            engine, prompts, tokenizer=self.tokenizer, sampling=sampling, seed=seed, step=0, count=count
+        )
+        return rubric.score_groups(groups, self.rewards, self.rubric, tools)
+
+    def _interval(self, values: Sequence[float | None], name: str) -> Interval:
+        gradable = [v for v in values if v is not None]
+        return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
+
+
+def _accuracy(group: Group) -> float | None:
+    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if r.value is not None]
+    return sum(gradable) / len(gradable) if gradable else None
+
+
+def _pass_at(group: Group, k: int) -> float | None:
+    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if r.value is not None]
+    return pass_at_k(len(gradable), num_correct=sum(gradable), k=k) if len(gradable) >= k else None

@@ -1,0 +1,104 @@
+"""The generate loop: prompts -> rollouts -> rewards -> select -> a dataset with provenance.
+
+    consumes    training prompts, each once
+    produces    `data/<stage>.jsonl` in the run folder, one row per selected sample
+    waits for   nothing; weights do not change
+
+Rejection sampling is this loop followed by an offline stage with `data: <stage>`; repeated, it is expert iteration.
+Every row says which weights, seed and verdict it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rlhf.core.component import Component
+from rlhf.core.config import slots
+from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.run_folder import append_lines
+from rlhf.core.types import Group, Json, Verdict
+from rlhf.learner import learner
+from rlhf.loops.collect import Collector
+from rlhf.loops.prompts import PromptStream
+from rlhf.loops.stage import LearnerRequest, Stage
+
+SELECT = ("correct", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One dataset."""
+
+    steps: int = 32
+    """Rollout batches; prompts are drawn in a seeded order and repeat only when the task has fewer."""
+    prompts_per_step: int = 32
+    """Prompts per rollout batch."""
+    samples_per_prompt: int = 8
+    """Samples per prompt."""
+    select: str = "correct"
+    """`correct` keeps samples with that verdict, `all` keeps everything that was graded."""
+    max_per_prompt: int = 0
+    """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
+    filters: dict[str, Component] = slots("rollout.filters")
+    learner: learner.Config = field(default_factory=learner.Config)
+
+    def __post_init__(self) -> None:
+        if self.select not in SELECT:
+            raise ConfigError("select", f"'{self.select}' is not offered", fix=did_you_mean(self.select, SELECT))
+        for name in ("steps", "prompts_per_step", "samples_per_prompt"):
+            if vars(self)[name] < 1:
+                raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
+
+
+async def run(cfg: Config, stage: Stage) -> None:
+    """Write the dataset, from wherever the stage's progress stands."""
+    frozen = stage.spawn_learner(LearnerRequest(None, cfg.learner, stage.sampling, 0))
+    sync = await stage.start(frozen, restore=False)
+    collector = Collector(
+        stage=stage,
+        prompts=PromptStream(stage.task.train(), seed=stage.seed, name=stage.name),
+        filters=cfg.filters,
+        prompts_per_step=cfg.prompts_per_step,
+        samples_per_prompt=cfg.samples_per_prompt,
+        max_refills=0,
+    )
+    stage.folder.data.mkdir(exist_ok=True)
+    target = stage.folder.data / f"{stage.name}.jsonl"
+    target.touch()
+    for step in stage.steps(cfg.steps):
+        collected = await collector.collect(step)
+        rows = [row for group in collected.kept for row in _selected(group, cfg)]
+        append_lines(target, rows)
+        stage.recorder.add({**collected.metrics, "data/rows": float(len(rows))})
+        stage.record_samples(collected.scored, {})
+        await stage.end_step(frozen, sync, total=cfg.steps, synced=True)
+
+
+def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
+    """What one step does, for `rlhf plan`."""
+    samples = cfg.prompts_per_step * cfg.samples_per_prompt
+    return {
+        "rollout": f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step",
+        "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, those with select={cfg.select} are kept",
+    }
+
+
+def _selected(group: Group, cfg: Config) -> Iterator[dict[str, Json]]:
+    seen: set[str] = set()
+    for t, reward in zip(group.trajectories, group.rewards, strict=True):
+        wanted = reward.verdict == Verdict.CORRECT if cfg.select == "correct" else reward.value is not None
+        if not wanted or t.text in seen or (cfg.max_per_prompt and len(seen) >= cfg.max_per_prompt):
+            continue
+        seen.add(t.text)
+        yield {
+            "prompt_id": t.prompt_id,
+            "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+            "completion": t.text,
+            "gold": group.prompt.gold,
+            "value": reward.value,
+            "verdict": reward.verdict.value,
+            "sample_id": t.id,
+            "seed": t.seed,
+            "policy_version": t.policy_version,
+        }

@@ -1,0 +1,108 @@
+"""The offline loop: a dataset -> packed batches -> learner. Supervised fine-tuning and everything like it.
+
+    consumes    worked solutions: the task's own, those of an earlier generate stage, or a JSONL file
+    produces    weights v(n+1); the engine gets them when an evaluation is due
+    waits for   nothing
+
+A batch is a number of samples, whatever their length; the learner packs them under its token budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlhf.core.component import Component
+from rlhf.core.config import slot
+from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.metrics import mean_of
+from rlhf.core.types import Message, Prompt, Sample
+from rlhf.data import sources
+from rlhf.data.packing import count, pack
+from rlhf.data.render import render_solution
+from rlhf.learner import learner
+from rlhf.loops.prompts import PromptStream
+from rlhf.loops.stage import LearnerRequest, Stage
+
+TASK = "task"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One supervised stage."""
+
+    steps: int = 100
+    """Optimizer updates."""
+    batch_size: int = 64
+    """Samples per update, global."""
+    data: str = TASK
+    """`task` for the task's solutions, the name of an earlier generate stage, or a JSONL/Parquet path whose rows hold
+    `messages` (or `prompt`) and `completion`."""
+    loss: Component = slot("rlhf.losses", "ce")
+    learner: learner.Config = field(default_factory=learner.Config)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if vars(self)[name] < 1:
+                raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
+
+
+async def run(cfg: Config, stage: Stage) -> None:
+    """Train for `cfg.steps` updates, from wherever the stage's progress stands."""
+    trained = stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
+    sync = await stage.start(trained)
+    rows = PromptStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
+    for _ in stage.steps(cfg.steps):
+        with stage.phase("data"):
+            samples = [_sample(p, stage) for p in rows.take(stage.progress.cursor, cfg.batch_size)]
+            stage.progress.cursor += cfg.batch_size
+            batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+        with stage.phase("update_actor"):
+            await trained.forward_backward(batches, counts=count(samples))
+            stats = await trained.optim_step()
+        stage.progress.version = stats.version
+        tokens = sum(len(s.tokens) for s in samples)
+        stage.progress.tokens += tokens
+        stage.recorder.count_tokens(tokens)
+        stage.recorder.add(
+            {**stats.metrics, "actor/grad_norm": mean_of([stats.grad_norm]), "actor/lr": mean_of([stats.lr])}
+        )
+        await stage.end_step(trained, sync, total=cfg.steps, synced=False)
+
+
+def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
+    """What one step does, for `rlhf plan`."""
+    return {
+        "updates": f"{cfg.batch_size} samples per optimizer update, packed into micro-batches of at most"
+        f" {cfg.learner.micro_batch_tokens} tokens",
+        "in all": f"{cfg.steps} updates = {cfg.steps * cfg.batch_size} samples",
+    }
+
+
+def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
+    if cfg.data == TASK:
+        found = [p for p in stage.task.train() if p.solution is not None]
+        if not found:
+            fix = "use a dataset with solutions, or start with an online stage"
+            raise DataError("task", "has no worked solutions to learn from", fix=fix)
+        return found
+    generated = stage.folder.data / f"{cfg.data}.jsonl"
+    source = str(generated if generated.exists() else Path(cfg.data))
+    rows = sources.rows(source, split="train", where=f"{stage.name}.data")
+    return [_prompt(row, f"{source}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+
+
+def _prompt(row: sources.Row, where: str, name: str) -> Prompt:
+    """A row of `messages` or `prompt`, and `completion`."""
+    if not isinstance(row.get("completion"), str) or not (row.get("messages") or row.get("prompt")):
+        fix = "give every row `completion` and one of `messages`, `prompt`"
+        raise DataError(where, f"cannot be learnt from: it has the columns {', '.join(row)}", fix=fix)
+    turns = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+    messages = tuple(Message(role=str(turn["role"]), content=str(turn["content"])) for turn in turns)
+    return Prompt(id=name, messages=messages, gold=str(row.get("gold", "")), task=name, solution=row["completion"])
+
+
+def _sample(prompt: Prompt, stage: Stage) -> Sample:
+    rendered = render_solution(stage.tokenizer, prompt)
+    return Sample(id=prompt.id, tokens=rendered.tokens, target_start=rendered.target_start)

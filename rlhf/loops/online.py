@@ -1,0 +1,112 @@
+"""The online loop: prompts -> rollouts -> rewards -> advantages -> learner -> sync, once per step.
+
+    consumes    prompts of the task, by position
+    produces    weights v(n+1), in the engine at the end of every step
+    waits for   nothing: one step is on-policy, its rollouts come from the weights that it updates
+
+What a step samples from, trains on and skips is a function of config, seed and weights. Groups without signal are
+counted in the denominators and cost no training compute; samples without a grade are counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rlhf.core.component import Component
+from rlhf.core.config import slot, slots
+from rlhf.core.errors import ConfigError
+from rlhf.core.types import Stream
+from rlhf.learner import learner
+from rlhf.loops import updates
+from rlhf.loops.collect import Collector
+from rlhf.loops.prompts import PromptStream
+from rlhf.loops.stage import LearnerRequest, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class KlInReward:
+    """KL to the reference, subtracted from the reward token by token (PPO of InstructGPT, arXiv 2203.02155)."""
+
+    coef: float = 0.0
+    """0 needs no reference model."""
+    estimator: str = "k1"
+    """k1, k2 or k3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One stage of reinforcement learning."""
+
+    steps: int = 100
+    """Rollout batches of the stage."""
+    prompts_per_step: int = 32
+    """Prompts per step, global."""
+    samples_per_prompt: int = 8
+    """Samples per prompt: the group size."""
+    advantage: Component = slot("rlhf.advantages", "grpo")
+    loss: Component = slot("rlhf.losses", "policy")
+    filters: dict[str, Component] = slots("rollout.filters")
+    """Which groups and samples to leave out of the update."""
+    max_refills: int = 0
+    """Further rounds of prompts when filters dropped groups (dynamic sampling); 0 trains on what is left."""
+    epochs: int = 1
+    """Passes over the samples of a step."""
+    minibatches: int = 1
+    """Optimizer updates per pass; samples are split evenly at random."""
+    kl_in_reward: KlInReward = field(default_factory=KlInReward)
+    learner: learner.Config = field(default_factory=learner.Config)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "prompts_per_step", "samples_per_prompt", "epochs", "minibatches"):
+            if vars(self)[name] < 1:
+                raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
+        samples = self.prompts_per_step * self.samples_per_prompt
+        if self.minibatches > samples:
+            fix = f"use at most {samples}, or draw more samples"
+            raise ConfigError("minibatches", f"{samples} samples do not fill {self.minibatches} updates", fix=fix)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss or the reward looks at a reference model."""
+        return bool(self.kl_in_reward.coef) or Stream.REF_LOGPROBS in self.loss.module.streams(self.loss.config)
+
+
+async def run(cfg: Config, stage: Stage) -> None:
+    """Train for `cfg.steps` steps, from wherever the stage's progress stands."""
+    total = cfg.steps * cfg.epochs * cfg.minibatches
+    learner = stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total))
+    frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
+    reference = stage.spawn_reference(frozen) if cfg.needs_reference else None
+    sync = await stage.start(learner)
+    prompts = PromptStream(stage.task.train(), seed=stage.seed, name=stage.name)
+    collector = Collector(
+        stage=stage,
+        prompts=prompts,
+        filters=cfg.filters,
+        prompts_per_step=cfg.prompts_per_step,
+        samples_per_prompt=cfg.samples_per_prompt,
+        max_refills=cfg.max_refills,
+    )
+    for step in stage.steps(cfg.steps):
+        collected = await collector.collect(step)
+        with stage.phase("adv"):
+            batch = await updates.prepare(cfg, collected.kept, learner=learner, reference=reference)
+        with stage.phase("update_actor"):
+            stats = await updates.train(cfg, batch, stage=stage, learner=learner)
+        await stage.push(sync)
+        stage.recorder.add({**collected.metrics, **batch.metrics, **stats})
+        stage.record_samples(collected.scored, batch.advantages)
+        await stage.end_step(learner, sync, total=cfg.steps, synced=True)
+
+
+def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
+    """What one step does, for `rlhf plan`."""
+    samples = cfg.prompts_per_step * cfg.samples_per_prompt
+    updates_per_step = cfg.epochs * cfg.minibatches
+    return {
+        "rollout": f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step",
+        "updates": f"{cfg.epochs} epochs × {cfg.minibatches} minibatches = {updates_per_step} optimizer updates"
+        f" per step, each of {samples // cfg.minibatches} samples",
+        "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, {cfg.steps * updates_per_step} updates",
+    }

@@ -1,0 +1,133 @@
+"""The whole of a config file as checked objects: what is shared by all stages, and the stages in order.
+
+`stages: [sft, rl]` names blocks of the same file; a block says which loop it runs (`loop: online`) and holds that
+loop's own keys. A block that is not listed is a recipe at rest: inherited, but not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rewards.rubric import RubricConfig
+from rlhf.core import component, config
+from rlhf.core.component import Component
+from rlhf.core.config import slot, slots
+from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.sampling import Sampling
+from rlhf.loops import evaluate
+from rlhf.loops.stage import CheckpointConfig
+from rlhf.models import load
+
+LOOPS = ("online", "offline", "generate")
+"""Loops that a stage can run; `evaluate` is part of each and a command of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Where a run lives."""
+
+    name: str
+    """Folder of the run below `folder`."""
+    folder: str = "runs"
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything but the stages."""
+
+    run: RunSettings
+    seed: int = 0
+    """Every random choice follows from this and a stable name."""
+    threads: int = 0
+    """CPU threads of torch; 0 uses every core this process may run on."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    model: load.Config
+    task: Component = slot("rlhf.tasks", "sums")
+    rewards: dict[str, Component] = slots("rewards")
+    """Reward components by label, the primary first; empty uses the task's own."""
+    rubric: RubricConfig = field(default_factory=RubricConfig)
+    engine: Component = slot("rollout", "transformers_engine")
+    sampling: Sampling = field(default_factory=Sampling)
+    """How rollouts are sampled; evaluation shares its token budget and stop strings."""
+    evaluation: evaluate.Config = field(default_factory=evaluate.Config)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stages: list[str]
+    """Blocks to run, in order; each starts from the weights of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """A stage: its name, its loop's module, and that module's config."""
+
+    name: str
+    loop: str
+    module: ModuleType
+    config: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A checked config file."""
+
+    settings: Settings
+    stages: tuple[StageSettings, ...]
+    loaded: config.Loaded
+
+    def to_yaml(self) -> str:
+        """The resolved config, every default filled in."""
+        tree = config.to_tree(self.settings)
+        tree |= {s.name: {"loop": s.loop, **config.to_tree(s.config)} for s in self.stages}
+        return config.to_yaml(tree)
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Load and check a config file.
+
+    Raises:
+        ConfigError: with the path of the key, the valid choices and the fix.
+    """
+    loaded = config.load(path, overrides)
+    return parse(loaded)
+
+
+def parse(loaded: config.Loaded) -> Experiment:
+    """Check a loaded tree."""
+    tree = dict(loaded.tree)
+    blocks = {k: v for k, v in tree.items() if isinstance(v, Mapping) and "loop" in v}
+    settings = config.build(Settings, {k: v for k, v in tree.items() if k not in blocks})
+    if not settings.stages:
+        raise ConfigError("stages", "there is nothing to run", fix=f"name one of: {', '.join(blocks) or 'a block'}")
+    if len(set(settings.stages)) != len(settings.stages):
+        fix = "give each stage a block of its own; a block can inherit with YAML anchors"
+        raise ConfigError("stages", f"{settings.stages} runs a block twice", fix=fix)
+    settings = _with_task_rewards(settings)
+    return Experiment(settings, tuple(_stage(name, blocks) for name in settings.stages), loaded)
+
+
+def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:
+    if name not in blocks:
+        fix = f"add a block '{name}:' with a key `loop`; {did_you_mean(name, blocks)}"
+        raise ConfigError("stages", f"there is no block '{name}'", fix=fix)
+    block = dict(blocks[name])
+    loop = block.pop("loop")
+    if loop not in LOOPS:
+        raise ConfigError(f"{name}.loop", f"'{loop}' is not a loop", fix=did_you_mean(str(loop), LOOPS))
+    module = component.resolve("rlhf.loops", loop, where=f"{name}.loop")
+    return StageSettings(name, loop, module, config.build(module.Config, block, name))
+
+
+def _with_task_rewards(settings: Settings) -> Settings:
+    if settings.rewards:
+        return settings
+    defaults = {"rewards": settings.task.module.REWARDS}
+    tree = config.to_tree(settings) | defaults
+    return config.build(Settings, tree)

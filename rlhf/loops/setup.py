@@ -1,0 +1,164 @@
+"""Makes the pieces of a run from its settings: task, tokenizer, engine, learners. Called by the pipeline and commands.
+
+Everything is local to this process here; a cluster runtime provides the same handles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rewards.pool import WorkerPool
+from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.protocols import EngineHandle, EngineSpec, LearnerHandle, Task
+from rlhf.data import sources
+from rlhf.data.render import check_tokenizer, render_prompt
+from rlhf.learner.learner import Learner
+from rlhf.loops.evaluate import Evaluator
+from rlhf.loops.settings import Settings
+from rlhf.loops.stage import LearnerRequest, Progress
+from rlhf.models import load
+from rlhf.runtime.local import LocalEngine, LocalLearner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all stages of a run share."""
+
+    task: Task
+    model_folder: Path
+    """The model the run starts from."""
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    pool: WorkerPool
+
+
+def set_threads(settings: Settings) -> int:
+    """Pin torch to the threads that the config asks for. Returns their number."""
+    count = settings.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    return count
+
+
+def task(settings: Settings) -> Task:
+    """Read or generate the prompts.
+
+    Raises:
+        DataError: there is no training or held-out prompt.
+    """
+    built = settings.task.module.build(settings.task.config, seed=settings.seed, rows=sources.rows)
+    for name, prompts in (("training", built.train()), ("held-out", built.held_out())):
+        if not prompts:
+            raise DataError("task", f"there are no {name} prompts", fix="check the task's paths and limits")
+    return built
+
+
+def parts(settings: Settings, model_folder: Path) -> Parts:
+    """Build what all stages share.
+
+    Args:
+        settings: of the run.
+        model_folder: where a model made by `model.init` is written, or was.
+    """
+    made = task(settings)
+    if settings.model.init is not None and (model_folder / "config.json").exists():
+        folder = model_folder
+    else:
+        texts = (text for p in made.train() for text in (*(m.content for m in p.messages), p.solution or "", p.gold))
+        hidden = model_folder.with_name(f".{model_folder.name}")
+        folder = load.prepare(settings.model, hidden, texts=texts, seed=settings.seed)
+        if folder == hidden:
+            folder = hidden.rename(model_folder)
+    template = settings.model.chat_template if settings.model.init is None else None
+    tokenizer = load.load_tokenizer(folder, chat_template=template, trust_remote_code=settings.model.trust_remote_code)
+    check_tokenizer(tokenizer)
+    _check_room(settings, made, tokenizer, folder)
+    return Parts(
+        task=made,
+        model_folder=folder,
+        tokenizer=tokenizer,
+        device=load.resolve_device(settings.device),
+        pool=WorkerPool(),
+    )
+
+
+def model_loader(settings: Settings, shared: Parts, folder: Path) -> Callable[[], PreTrainedModel]:
+    """Loads a fresh copy of the weights in a folder."""
+    return lambda: load.load_model(
+        folder,
+        dtype=settings.model.dtype,
+        device=str(shared.device),
+        trust_remote_code=settings.model.trust_remote_code,
+    )
+
+
+def engine(settings: Settings, shared: Parts, folder: Path) -> EngineHandle:
+    """The rollout engine, with the weights in a folder."""
+    fresh = model_loader(settings, shared, folder)
+    spec = EngineSpec(
+        path=folder,
+        dtype=settings.model.dtype,
+        device=str(shared.device),
+        trust_remote_code=settings.model.trust_remote_code,
+        load=lambda: (fresh(), shared.tokenizer),
+    )
+    return LocalEngine(settings.engine.module.build(settings.engine.config, spec))
+
+
+def learner(
+    settings: Settings, shared: Parts, folder: Path, *, progress: Progress
+) -> Callable[[LearnerRequest], LearnerHandle]:
+    """Makes learners with the weights in a folder."""
+    fresh = model_loader(settings, shared, folder)
+
+    def spawn(request: LearnerRequest) -> LearnerHandle:
+        made = Learner(
+            fresh(),
+            shared.tokenizer,
+            request.cfg,
+            loss=request.loss,
+            transforms=request.transforms,
+            total_updates=request.total_updates,
+            version=progress.version,
+            first_version=progress.stage_version,
+        )
+        return LocalLearner(made)
+
+    return spawn
+
+
+def evaluator(settings: Settings, shared: Parts) -> Evaluator:
+    """Measures held-out accuracy."""
+    return Evaluator(
+        cfg=settings.evaluation,
+        task=settings.task.name.rsplit(".", 1)[-1],
+        prompts=shared.task.held_out(),
+        tokenizer=shared.tokenizer,
+        rewards=settings.rewards,
+        rubric=settings.rubric,
+        sampling=settings.sampling,
+        seed=settings.seed,
+    )
+
+
+def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The longest of the first prompts and a whole answer must fit the model's context."""
+    context = context_length(folder)
+    longest = max(len(render_prompt(tokenizer, p)) for p in made.train()[:64])
+    if longest + settings.sampling.max_tokens > context:
+        fix = "lower sampling.max_tokens, shorten the prompts, or use a model with a longer context"
+        problem = f"a prompt of {longest} tokens and {settings.sampling.max_tokens} new ones exceed {context} positions"
+        raise ConfigError("sampling.max_tokens", problem, fix=fix)
+
+
+def context_length(folder: Path) -> int:
+    """Positions of the model in a folder."""
+    raw: Mapping[str, object] = json.loads((folder / "config.json").read_text())
+    found = raw.get("max_position_embeddings") or raw.get("n_positions")
+    return int(str(found)) if found else 2**31

@@ -1,0 +1,210 @@
+"""What a loop is given: the roles, the data, and the places to record to. Made by the pipeline, one per stage.
+
+A loop owns its order of events; everything with a cadence of its own (evaluation, checkpoints, logs) is one call to
+`Stage.end_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from rewards.rubric import RubricConfig
+from rlhf.core.component import Component
+from rlhf.core.errors import ConfigError
+from rlhf.core.protocols import EngineHandle, LearnerHandle, Task, Tools, WeightSync
+from rlhf.core.run_folder import RunFolder, append_lines
+from rlhf.core.sampling import Sampling, Transforms
+from rlhf.core.types import Group, Json
+from rlhf.learner import checkpoint, learner
+from rlhf.loops.evaluate import Evaluator
+from rlhf.loops.recorder import Recorder
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the run can be continued from."""
+
+    every: int = 20
+    """Steps between checkpoints; the end of a stage always has one."""
+    keep: int = 2
+    """Newest checkpoints to keep, besides the ends of stages; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError("every", f"{self.every} is not a number of steps", fix="use 1 or more")
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a run stands; stored with every checkpoint and the only state besides weights and optimizer."""
+
+    step: int = 0
+    """Global, over all stages."""
+    stage: int = 0
+    stage_step: int = 0
+    version: int = 0
+    """Optimizer updates behind the weights."""
+    stage_version: int = 0
+    """`version` when the stage began."""
+    cursor: int = 0
+    """Training prompts or rows drawn in this stage."""
+    tokens: int = 0
+    """Generated and trained tokens of the run."""
+    accuracy: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """Evaluations at the ends of stages, oldest first."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    stage_ends: list[int] = field(default_factory=list[int])
+
+    def enter(self, stage: int) -> None:
+        """Begin a stage."""
+        self.stage, self.stage_step, self.stage_version, self.cursor = stage, 0, self.version, 0
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerRequest:
+    """What a loop asks the runtime for."""
+
+    loss: Component | None
+    cfg: learner.Config
+    transforms: Transforms
+    total_updates: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """One stage of a pipeline, ready to run."""
+
+    name: str
+    seed: int
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    sampling: Sampling
+    device: torch.device
+    rewards: Mapping[str, Component]
+    rubric: RubricConfig
+    tools: Tools
+    engine: EngineHandle
+    spawn_learner: Callable[[LearnerRequest], LearnerHandle]
+    """A learner with the current weights; with no loss a frozen one."""
+    spawn_reference: Callable[[LearnerRequest], LearnerHandle]
+    """A frozen learner with the weights that the stage started from."""
+    make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
+    folder: RunFolder
+    recorder: Recorder
+    evaluator: Evaluator
+    checkpoints: CheckpointConfig
+    progress: Progress
+    stop_before: int | None = None
+    """Global step to stop in front of, for a replay."""
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Count the time inside under this name."""
+        return self.recorder.phase(name)
+
+    def steps(self, total: int) -> Iterator[int]:
+        """Global numbers of the steps still to do, 1-based; `progress` moves on with each."""
+        while self.progress.stage_step < total:
+            if self.stop_before is not None and self.progress.step + 1 >= self.stop_before:
+                return
+            self.progress.step += 1
+            self.progress.stage_step += 1
+            yield self.progress.step
+
+    async def start(self, trained: LearnerHandle, *, restore: bool = True) -> WeightSync:
+        """Bring the learner to where the run stands and the engine to the learner's weights.
+
+        Args:
+            restore: the learner has an optimizer whose state continues in the middle of a stage.
+        """
+        if restore and self.progress.stage_step:
+            await trained.load(self.folder.checkpoints / f"step_{self.progress.step}")
+        sync = self.make_sync(trained, self.engine)
+        await self.push(sync)
+        return sync
+
+    async def push(self, sync: WeightSync) -> None:
+        """Give the engine the learner's weights."""
+        with self.phase("sync"):
+            await sync.wait_pull()
+            await sync.push(self.progress.version)
+            await sync.wait_push()
+            await sync.pull()
+
+    async def end_step(self, trained: LearnerHandle, sync: WeightSync, *, total: int, synced: bool) -> None:
+        """Evaluate, record and checkpoint, each when it is due.
+
+        Args:
+            total: steps of the stage.
+            synced: the engine already holds the learner's weights.
+        """
+        step, last = self.progress.step, self.progress.stage_step == total
+        if last or (self.evaluator.cfg.every and self.progress.stage_step % self.evaluator.cfg.every == 0):
+            if not synced:
+                await self.push(sync)
+            await self.evaluate(keep=last)
+        self.recorder.step(step, self.name)
+        self.progress.seconds = self.recorder.seconds
+        if last or self.progress.stage_step % self.checkpoints.every == 0:
+            with self.phase("checkpoint"):
+                await self.save(trained, end_of_stage=last)
+
+    async def evaluate(self, *, keep: bool) -> None:
+        """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
+        with self.phase("eval"):
+            result = await self.evaluator.run(self.engine, self.tools)
+        self.recorder.add(result.metrics())
+        if keep:
+            self.progress.accuracy.append({"stage": self.name, "step": self.progress.step, **asdict(result.sampled)})
+
+    def record_samples(self, groups: Sequence[Group], advantages: Mapping[str, float]) -> None:
+        """Append scored trajectories to `samples.jsonl`; an advantage of null marks a sample left out of training."""
+        with self.phase("log"):
+            rows = sample_rows(groups, advantages, step=self.progress.step, stage=self.name)
+            append_lines(self.folder.samples, rows)
+
+    async def save(self, trained: LearnerHandle, *, end_of_stage: bool) -> None:
+        """Write a checkpoint and drop the old ones."""
+        if end_of_stage:
+            self.progress.stage_ends.append(self.progress.step)
+        state = {"progress": asdict(self.progress), "offsets": self.folder.offsets()}
+        with checkpoint.writing(self.folder.checkpoints, self.progress.step, state=state) as hidden:
+            await trained.save(hidden)
+        checkpoint.prune(self.folder.checkpoints, keep=self.checkpoints.keep, protect={0, *self.progress.stage_ends})
+
+
+def sample_rows(
+    groups: Sequence[Group], advantages: Mapping[str, float], *, step: int, stage: str
+) -> Iterator[dict[str, Json]]:
+    """One record per trajectory: all that is needed to read, re-score and generate it again."""
+    for group in groups:
+        question = group.prompt.messages[-1].content
+        for t, reward in zip(group.trajectories, group.rewards, strict=True):
+            yield {
+                "id": t.id,
+                "step": step,
+                "stage": stage,
+                "task": group.prompt.task,
+                "prompt_id": t.prompt_id,
+                "index": t.index,
+                "prompt": question,
+                "text": t.text,
+                "stop": t.stop.value,
+                "gold": group.prompt.gold,
+                "value": reward.value,
+                "verdict": reward.verdict.value,
+                "reason": reward.reason,
+                "extracted": reward.extracted,
+                "breakdown": dict(reward.breakdown),
+                "advantage": advantages.get(t.id),
+                "policy_version": t.policy_version,
+                "length": len(t.tokens),
+                "prompt_tokens": t.prompt_tokens,
+                "tokens": t.tokens,
+                "logprobs": [round(x, 6) for x in t.logprobs],
+            }

@@ -1,0 +1,98 @@
+"""What a run leaves behind besides curves: the environment it started in and the numbers it ended with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlhf.core.run_folder import RunFolder, write_whole
+from rlhf.data import sources
+from rlhf.loops.settings import Experiment
+from rlhf.loops.stage import Progress
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "numpy", "scipy", "sympy", "datasets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """`summary.json`. Accuracies are of sampled held-out answers: before and after the last stage."""
+
+    base_accuracy: dict[str, float] | None
+    final_accuracy: dict[str, float] | None
+    steps: int
+    tokens: int
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+    stages: list[dict[str, Any]]
+
+
+def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
+    """Everything that is not in the config and could change the result."""
+    settings = experiment.settings
+    data = settings.task.module.sources(settings.task.config)
+    return {
+        "git": _git(Path(__file__).parent),
+        "python": sys.version.split()[0],
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "platform": platform.platform(),
+        "cpu_threads": threads,
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "data": {source: sources.fingerprint(source, where="task") for source in data},
+        "trust_remote_code": settings.model.trust_remote_code,
+        "config_file": experiment.loaded.path.name,
+    }
+
+
+def write(folder: RunFolder, progress: Progress) -> Summary:
+    """Write `summary.json` of a finished run."""
+    ends = [_interval(entry) for entry in progress.accuracy]
+    result = Summary(
+        base_accuracy=ends[-2] if len(ends) > 1 else None,
+        final_accuracy=ends[-1] if ends else None,
+        steps=progress.step,
+        tokens=progress.tokens,
+        seconds=progress.seconds,
+        peak_memory_bytes=peak_memory_bytes(),
+        stages=progress.accuracy,
+    )
+    write_whole(folder.summary, json.dumps(asdict(result), indent=1))
+    return result
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process has held: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _interval(entry: dict[str, Any]) -> dict[str, float]:
+    return {key: entry[key] for key in ("mean", "low", "high", "n")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(inside: Path) -> str | None:
+    """Commit of the code, with `+changes` when the work tree differs; None outside a repository."""
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=inside, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=inside, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

@@ -1,0 +1,137 @@
+"""From scored groups to optimizer updates: the middle of the online loop.
+
+`prepare` gives every gradable sample its advantages and the log-prob streams that the loss declares; `train` splits the
+samples into updates, leaves out what has no gradient, packs the rest and steps the learner.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
+from rlhf.core.protocols import LearnerHandle
+from rlhf.core.seeding import derive_seed
+from rlhf.core.types import Group, Sample, Stream
+from rlhf.data.packing import count, pack
+from rlhf.loops.stage import Stage
+from rlhf.losses.common import kl
+
+if TYPE_CHECKING:
+    from rlhf.loops.online import Config
+
+Rows = Mapping[str, tuple[float, ...]]
+"""Per sample id, one number per response token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """The samples of a step, ready to be trained on."""
+
+    samples: list[Sample]
+    advantages: Mapping[str, float]
+    """Per trajectory id, the mean over its tokens; what has no grade is absent."""
+    metrics: dict[str, Metric]
+
+
+async def prepare(
+    cfg: Config, groups: Sequence[Group], *, learner: LearnerHandle, reference: LearnerHandle | None
+) -> Prepared:
+    """Advantages and log-prob streams of the gradable samples."""
+    gradable = [
+        Sample(
+            id=t.id, tokens=t.prompt_tokens + t.tokens, target_start=len(t.prompt_tokens), rollout_logprobs=t.logprobs
+        )
+        for g in groups
+        for t, r in zip(g.trajectories, g.rewards, strict=True)
+        if r.value is not None and t.tokens
+    ]
+    ref = await _logprobs(reference, cfg, gradable) if reference is not None else None
+    needs_old = cfg.epochs * cfg.minibatches > 1 or bool(cfg.kl_in_reward.coef)
+    old = await _logprobs(learner, cfg, gradable) if needs_old else None
+    metrics: dict[str, Metric] = {}
+    if cfg.kl_in_reward.coef:
+        assert old is not None and ref is not None
+        groups = [_penalised(g, old, ref, cfg) for g in groups]
+        spent = [sum(row) for g in groups for row in g.penalties_GT]
+        metrics["critic/kl_penalty/mean"] = mean_of(spent)
+    rows = cfg.advantage.module.advantages(groups, cfg.advantage.config)
+    ids = [t.id for g in groups for t in g.trajectories]
+    by_id = dict(zip(ids, (row for group in rows for row in group), strict=True))
+    samples = [
+        replace(
+            s,
+            advantages=by_id[s.id],
+            old_logprobs=old[s.id] if old is not None and cfg.epochs * cfg.minibatches > 1 else None,
+            ref_logprobs=ref[s.id] if ref is not None and _uses(cfg, Stream.REF_LOGPROBS) else None,
+        )
+        for s in gradable
+    ]
+    means = {s.id: sum(s.advantages) / len(s.advantages) for s in samples if s.advantages}
+    metrics |= spread("critic/advantages", list(means.values()))
+    return Prepared(samples=samples, advantages=means, metrics=metrics)
+
+
+async def train(cfg: Config, batch: Prepared, *, stage: Stage, learner: LearnerHandle) -> dict[str, Metric]:
+    """Run the optimizer updates of one step; returns their metrics."""
+    free = cfg.loss.module.zero_advantage_is_free(cfg.loss.config)
+    parts: list[dict[str, Metric]] = []
+    trained = 0
+    for part in _split(cfg, batch.samples, stage):
+        signal = [s for s in part if not free or any(s.advantages or ())]
+        trained += len(signal)
+        if not signal:
+            continue
+        batches = pack(signal, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+        await learner.forward_backward(batches, counts=count(part))
+        stats = await learner.optim_step()
+        stage.progress.version = stats.version
+        tokens = sum(len(s.tokens) for s in signal)
+        stage.progress.tokens += tokens
+        parts.append({**stats.metrics, "actor/grad_norm": mean_of([stats.grad_norm]), "actor/lr": mean_of([stats.lr])})
+    passes = cfg.epochs
+    counted: dict[str, Metric] = {
+        "batch/trained_samples": Sum(trained / passes),
+        "batch/skipped_no_signal": Sum(len(batch.samples) - trained / passes),
+    }
+    return merge([*parts, counted])
+
+
+def _split(cfg: Config, samples: Sequence[Sample], stage: Stage) -> list[list[Sample]]:
+    """The samples of each update, in order: every pass shuffles anew by the seed."""
+    if cfg.epochs * cfg.minibatches == 1:
+        return [list(samples)]
+    out: list[list[Sample]] = []
+    for epoch in range(cfg.epochs):
+        shuffled = list(samples)
+        random.Random(derive_seed(stage.seed, "minibatch", stage.progress.step, epoch)).shuffle(shuffled)
+        out += [shuffled[i :: cfg.minibatches] for i in range(cfg.minibatches)]
+    return [part for part in out if part]
+
+
+async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample]) -> Rows:
+    """Log-probs of every response token under a model."""
+    batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens)
+    out: dict[str, tuple[float, ...]] = {}
+    for batch, logprobs_T in zip(batches, await model.logprobs(batches), strict=True):
+        sizes = [int(n) for n in batch.target_counts_S.tolist()]
+        out |= {name: tuple(row.tolist()) for name, row in zip(batch.ids, logprobs_T.split(sizes), strict=True)}
+    return out
+
+
+def _penalised(group: Group, old: Rows, ref: Rows, cfg: Config) -> Group:
+    def row(name: str, size: int) -> tuple[float, ...]:
+        if name not in old:
+            return (0.0,) * size
+        both = torch.tensor([old[name], ref[name]])
+        return tuple((cfg.kl_in_reward.coef * kl(both[0], both[1], estimator=cfg.kl_in_reward.estimator)).tolist())
+
+    return replace(group, penalties_GT=tuple(row(t.id, len(t.tokens)) for t in group.trajectories))
+
+
+def _uses(cfg: Config, stream: Stream) -> bool:
+    return stream in cfg.loss.module.streams(cfg.loss.config)

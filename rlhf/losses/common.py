@@ -1,0 +1,189 @@
+"""What losses share: aggregation, KL estimators, importance ratios, and per-token readings turned into metrics.
+
+Every loss is a sum over tokens. How they are averaged is decided by what one token weighs in that sum, here, and by
+one division by a global count, in the learner (`divisor`). This table is the only place that says which is which:
+
+    aggregate   weight of a token's loss        divided by    known from
+    token       1                               tokens        DAPO (arXiv 2503.14476), verl and TRL default
+    sequence    1 / targets of its sequence     sequences     GRPO (arXiv 2402.03300)
+    constant    1 / constant_length             sequences     Dr.GRPO (arXiv 2503.20783)
+
+So `Denominator.CONSTANT` counts sequences, like SEQUENCES: the loss has already divided by the length. TRL's `dr_grpo`
+is the same; verl's `seq-mean-token-sum-norm` lacks the division by sequences. A mean of micro-batch means appears
+nowhere, hence gradients do not depend on micro-batches, packing or ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.metrics import Max, Mean, Metric, Min
+from rlhf.core.protocols import Counts
+from rlhf.core.types import Batch, Denominator, Stream
+
+DENOMINATORS: Mapping[str, Denominator] = {
+    "token": Denominator.TOKENS,
+    "sequence": Denominator.SEQUENCES,
+    "constant": Denominator.CONSTANT,
+}
+"""The choices for an `aggregate` field and what each is divided by."""
+
+KL_ESTIMATORS = ("k1", "k2", "k3")
+
+LOG_RATIO_BOUND = 20.0
+"""Log-ratios are kept within ± this before `exp`, as in verl and TRL."""
+
+K3_BOUNDS = (-10.999983298020256, 2.610868638149876)
+"""The log-ratios at which k3 reaches 10, the value at which verl and TRL cut it off."""
+
+Reading: TypeAlias = "tuple[type[Mean] | type[Max] | type[Min], Tensor]"
+"""How to reduce a per-token quantity, and the quantity [T]."""
+
+
+def check_choice(field: str, value: str, choices: Collection[str]) -> None:
+    """Refuse a config value that is not one of the choices, naming the field and the nearest choice."""
+    if value not in choices:
+        raise ConfigError(field, f"'{value}' is not one of the choices", fix=did_you_mean(value, choices))
+
+
+def divisor(denominator: Denominator, counts: Counts) -> int:
+    """The global count that the learner divides a sum of losses by, once per update."""
+    return counts.tokens if denominator is Denominator.TOKENS else counts.sequences
+
+
+def aggregate(loss_T: Tensor, batch: Batch, how: str, *, constant_length: int = 0) -> Tensor:
+    """The weighted sum of per-token losses of the module docstring; `how` is a key of `DENOMINATORS`."""
+    if how == "token":
+        return loss_T.sum()
+    if how == "sequence":
+        return (loss_T / batch.target_counts_S[batch.sequence_T]).sum()
+    assert how == "constant" and constant_length > 0, "a loss Config lets only valid aggregates through"
+    return loss_T.sum() / constant_length
+
+
+def stream(batch: Batch, which: Stream) -> Tensor:
+    """A stream of the batch that the loss declared [T].
+
+    Raises:
+        ValueError: the batch was packed without it.
+    """
+    found = _streams(batch).get(which)
+    if found is None:
+        raise ValueError(f"the batch of samples {batch.ids} has no {which}, which its loss declares in `streams`")
+    return found
+
+
+def check_finite(batch: Batch) -> None:
+    """Refuse nan and infinite values in any stream; replacing them by zeros would train on invented numbers.
+
+    Raises:
+        ValueError: names the sample, its target, and the stream.
+    """
+    present = {which: x_T for which, x_T in _streams(batch).items() if x_T is not None}
+    if not present:
+        return
+    finite = torch.stack([x_T.isfinite() for x_T in present.values()])
+    if bool(finite.all()):
+        return
+    t = int((~finite).any(dim=0).nonzero()[0])
+    which, value = next((which, float(x_T[t])) for which, x_T in present.items() if not x_T[t].isfinite())
+    sequence = int(batch.sequence_T[t])
+    target = int((batch.sequence_T[:t] == sequence).sum())
+    raise ValueError(f"{which} of sample '{batch.ids[sequence]}' is {value} at its target {target}, counted from 0")
+
+
+def ratio(logprobs_T: Tensor, base_logprobs_T: Tensor) -> Tensor:
+    """`exp(logprobs - base)` with a bounded exponent."""
+    return (logprobs_T - base_logprobs_T).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+
+
+def kl(logprobs_T: Tensor, ref_logprobs_T: Tensor, *, estimator: str) -> Tensor:
+    """Per-token estimate of KL(policy || reference), for tokens that the policy sampled [T].
+
+    With `log r = ref - logprobs` (Schulman 2020, http://joschu.net/blog/kl-approx.html), and the expected gradient of
+    each as a loss, prefixes taken as given (Tang and Munos 2025, arXiv 2506.09477):
+
+        k1 = -log r             unbiased, high variance     zero: it does nothing as a loss, only as a reward
+        k2 = (log r)^2 / 2      biased                      exactly that of KL(policy || reference)
+        k3 = r - 1 - log r      unbiased, never negative    that of KL(reference || policy)
+
+    Bounds limit the value (log r to ±20, k3 to 10) but, unlike in verl and TRL, keep the gradient at the bound:
+    otherwise the tokens that have drifted furthest would be the ones that nothing pulls back.
+    """
+    log_ratio_T = ref_logprobs_T - logprobs_T
+    if estimator == "k1":
+        return -_bound(log_ratio_T, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+    if estimator == "k2":
+        return 0.5 * _bound(log_ratio_T, -LOG_RATIO_BOUND, LOG_RATIO_BOUND).square()
+    assert estimator == "k3", "a loss Config lets only known estimators through"
+    log_ratio_T = _bound(log_ratio_T, *K3_BOUNDS)
+    return log_ratio_T.expm1() - log_ratio_T
+
+
+def mismatch(old_logprobs_T: Tensor, rollout_logprobs_T: Tensor, *, cap: float | None) -> dict[str, Reading]:
+    """Readings of the gap between trainer and sampler, under verl's names.
+
+    `chi2_token` is the mean squared weight minus one: about 1 / (1 + chi2) of the tokens still count after weighting
+    (the effective sample size), and unlike that fraction it is a mean, so that micro-batches may be merged.
+
+    Args:
+        old_logprobs_T: by the trainer, at the weights that the update starts from; without gradient.
+        rollout_logprobs_T: by the sampler.
+        cap: where importance weights are truncated; None when they are not used.
+    """
+    weights_T = ratio(old_logprobs_T, rollout_logprobs_T)
+    log_ratio_T = old_logprobs_T - rollout_logprobs_T
+    probs_diff_T = (old_logprobs_T.exp() - rollout_logprobs_T.exp()).abs()
+    readings: dict[str, Reading] = {
+        "rollout_corr/kl": (Mean, -log_ratio_T),
+        "rollout_corr/k3_kl": (Mean, kl(rollout_logprobs_T, old_logprobs_T, estimator="k3")),
+        "rollout_corr/chi2_token": (Mean, weights_T.square() - 1),
+        "training/rollout_probs_diff_mean": (Mean, probs_diff_T),
+        "training/rollout_probs_diff_max": (Max, probs_diff_T),
+        "training/rollout_logprobs_diff_mean": (Mean, log_ratio_T.abs()),
+        "training/rollout_logprobs_diff_max": (Max, log_ratio_T.abs()),
+    }
+    if cap is not None:
+        used_T = weights_T.clamp(max=cap)
+        readings["rollout_corr/rollout_is_mean"] = (Mean, used_T)
+        readings["rollout_corr/rollout_is_min"] = (Min, used_T)
+        readings["rollout_corr/is_truncated_fraction"] = (Mean, weights_T > cap)
+    return readings
+
+
+def measure(readings: Mapping[str, Reading]) -> dict[str, Metric]:
+    """Reduce all readings on the device and copy them to the host together; a batch without targets gives none."""
+    taken = {name: reading for name, reading in readings.items() if reading[1].numel()}
+    if not taken:
+        return {}
+    with torch.no_grad():
+        # One copy for everything: each `item()` would make the host wait for the device.
+        reduced = torch.stack([_reduce(kind, x_T) for kind, x_T in taken.values()]).cpu()
+    return {
+        name: kind(float(value), x_T.numel()) if issubclass(kind, Mean) else kind(float(value))
+        for value, (name, (kind, x_T)) in zip(reduced, taken.items(), strict=True)
+    }
+
+
+def _streams(batch: Batch) -> dict[Stream, Tensor | None]:
+    return {
+        Stream.ADVANTAGES: batch.advantages_T,
+        Stream.OLD_LOGPROBS: batch.old_logprobs_T,
+        Stream.ROLLOUT_LOGPROBS: batch.rollout_logprobs_T,
+        Stream.REF_LOGPROBS: batch.ref_logprobs_T,
+    }
+
+
+def _bound(x_T: Tensor, low: float, high: float) -> Tensor:
+    """The clamped value, with the gradient of the unclamped one."""
+    return x_T + (x_T.clamp(low, high) - x_T).detach()
+
+
+def _reduce(kind: type[Mean] | type[Max] | type[Min], x_T: Tensor) -> Tensor:
+    reduced = x_T.sum() if kind is Mean else x_T.amax() if kind is Max else x_T.amin()
+    return reduced.double()

@@ -1,0 +1,115 @@
+"""One model forward over a packed batch: log-probs and entropy of the target tokens, in bounded memory.
+
+Called by the learner. Hidden states are computed once for all N tokens; the output head and everything of size
+vocabulary run on chunks of target tokens and are recomputed in the backward pass, so that peak memory grows with the
+chunk and never with T × V. Prompt tokens never reach the head.
+
+The log-probs are those of the sampled distribution: temperature, top-k and top-p are applied as the engine applies
+them (`rlhf.core.sampling.transform`), with the target token kept in the support.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from rlhf.core.errors import DataError
+from rlhf.core.sampling import Transforms, transform
+from rlhf.core.types import Batch, ForwardOut
+from rlhf.models import attention
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardSpec:
+    """How log-probs are computed."""
+
+    transforms: Transforms
+    chunk_mib: int
+    """Size of one chunk of float32 logits; 0 materialises them all."""
+    entropy_gradient: bool
+    """Keep the graph of the entropy, for an entropy bonus."""
+
+
+def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
+    """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
+    layout = attention.packing(batch.lengths, batch.tokens_N.device)
+    hidden_ND = model.base_model(
+        input_ids=batch.tokens_N[None],
+        position_ids=batch.positions_N[None],
+        use_cache=False,
+        packing=layout,
+    ).last_hidden_state[0]
+    targets_T = batch.tokens_N[batch.target_index_T]
+    hidden_TD = hidden_ND.index_select(0, batch.target_index_T - 1)
+    head = model.get_output_embeddings()
+    return _heads(hidden_TD, targets_T, head, spec)
+
+
+def use_packed(model: PreTrainedModel, *, where: str) -> None:
+    """Switch a model to packed attention and check that its logits are its head applied to its hidden states.
+
+    Raises:
+        DataError: the architecture takes no pluggable attention, or changes logits after its head.
+    """
+    if not model._supports_attention_backend:
+        fix = "use an architecture of transformers 5 with pluggable attention (Llama, Qwen, Mistral, Gemma, GPT-2, …)"
+        raise DataError(where, f"{type(model).__name__} takes no pluggable attention function", fix=fix)
+    attention.register()
+    device = model.device
+    tokens = torch.arange(1, 9, device=device) % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        plain = model(input_ids=tokens[None], use_cache=False).logits[0]
+        model.set_attn_implementation(attention.NAME)
+        layout = attention.packing([8], device)
+        inner = model.base_model(
+            input_ids=tokens[None], position_ids=torch.arange(8, device=device)[None], use_cache=False, packing=layout
+        )
+        ours = model.get_output_embeddings()(inner.last_hidden_state[0])
+    gap = (plain.float() - ours.float()).abs().max().item()
+    limit = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.25
+    if not gap <= limit * max(1.0, plain.abs().max().item()):
+        fix = "use another architecture: this one scales or caps logits after its output layer, or masks unusually"
+        raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
+
+
+def _heads(hidden_TD: Tensor, targets_T: Tensor, head: nn.Module, spec: ForwardSpec) -> ForwardOut:
+    def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = head(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
+
+    rows = _chunk_rows(head, spec.chunk_mib, total=targets_T.shape[0])
+    if rows >= targets_T.shape[0]:
+        logprobs_T, entropy_T = one(hidden_TD, targets_T)
+        return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T)
+    parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
+    return ForwardOut(logprobs_T=torch.cat([p[0] for p in parts]), entropy_T=torch.cat([p[1] for p in parts]))
+
+
+def _recomputed(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden: Tensor, targets: Tensor):
+    """Run a chunk and forget its logits; the backward pass computes them again."""
+    if not torch.is_grad_enabled():
+        return one(hidden, targets)
+    return checkpoint(one, hidden, targets, use_reentrant=False, preserve_rng_state=False)
+
+
+def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+    logprobs_TV = logits_TV.log_softmax(dim=-1)
+    logprobs_T = logprobs_TV.gather(1, targets_T[:, None]).squeeze(1)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
+        # Tokens outside the support have log-prob -inf and probability 0: their product counts as 0.
+        entropy_T = -(logprobs_TV.exp() * logprobs_TV.masked_fill(logprobs_TV == float("-inf"), 0.0)).sum(dim=-1)
+    return logprobs_T, entropy_T
+
+
+def _chunk_rows(head: nn.Module, chunk_mib: int, *, total: int) -> int:
+    vocab = head.weight.shape[0]
+    assert isinstance(vocab, int)
+    return max(1, chunk_mib * MIB // (4 * vocab)) if chunk_mib else max(1, total)

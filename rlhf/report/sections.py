@@ -1,0 +1,256 @@
+"""The chapters of the HTML page that hold curves: which metrics are drawn together, and the tables beside them.
+
+Metric names are those that the loops write (verl's names). A chart whose metrics a run never wrote is left out; a
+section without charts and tables is left out too.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rlhf.core.types import Verdict
+from rlhf.report.curves import SERIES, Chart, Key, Line, accuracy_chart, line_chart, stacked_chart
+from rlhf.report.findings import early, recent
+from rlhf.report.record import Run
+
+MANY = 40
+"""Rows of a table of reward parts, at most."""
+PHASES = (("gen", "c0"), ("reward", "c1"), ("update_actor", "c2"), ("sync", "c3"), ("eval", "c5"), ("checkpoint", "c6"))
+"""Phases with a colour of their own; the remaining colours go to whatever else a run timed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """`colour` names a CSS variable for a swatch; `share` in [0, 1] draws a bar."""
+
+    text: str
+    colour: str = ""
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """The first column holds names, the others numbers."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    id: str
+    title: str
+    intro: str
+    charts: tuple[Chart, ...]
+    table: Table | None = None
+
+
+def sections(run: Run) -> list[Section]:
+    """Everything drawn, in reading order."""
+    every = (_learning(run), _rewards(run), _verdicts(run), _mismatch(run), _time(run))
+    return [section for section in every if section.charts or section.table]
+
+
+def _learning(run: Run) -> Section:
+    charts = [
+        accuracy_chart(
+            run, title="Held-out accuracy", caption="Mean over prompts; bars are 95% bootstrap intervals over prompts."
+        ),
+        _lines(run, "Training reward", "Mean over the step's samples.", {"score": "critic/score/mean"} | _shaped(run)),
+        _lines(run, "Cross-entropy", "Nats per target token of supervised stages.", {"loss": "train/ce_loss"}),
+        _lines(
+            run,
+            "Response length",
+            "Tokens per answer, the end token included.",
+            {"mean": "response_length/mean", "max": "response_length/max", "min": "response_length/min"},
+        ),
+        _lines(
+            run,
+            "Answers cut at the token limit",
+            "Share of the step's samples.",
+            {"truncated": "response_length/clip_ratio"},
+            percent=True,
+        ),
+        _lines(run, "Entropy", "Nats per token, of the trainer's policy.", {"entropy": "actor/entropy"}),
+        _lines(run, "Gradient norm", "Before clipping.", {"gradient norm": "actor/grad_norm"}, log=True),
+        _lines(run, "Policy-gradient loss", "As minimised, per step.", {"loss": "actor/pg_loss"}),
+        _lines(
+            run,
+            "Policy shift",
+            "Approximate KL from the policy before the step's updates, and to the reference where there is one.",
+            {"update": "actor/ppo_kl", "reference": "actor/kl_loss"},
+        ),
+        _lines(run, "Clipped tokens", "Share of tokens.", {"clipped": "actor/pg_clipfrac"}, percent=True),
+        line_chart(
+            run,
+            title="Learning rate",
+            caption="Of the optimizer step.",
+            lines=[Line(key="actor/lr", label="rate", smoothed=False)],
+        ),
+    ]
+    intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
+    return Section(id="learning", title="Learning", intro=intro, charts=_drawn(charts))
+
+
+def _rewards(run: Run) -> Section:
+    names = run.names("reward/", "/mean")
+    intro = "Each part of the reward before its weight. A part that moves alone is what the policy learnt to please."
+    chart = line_chart(
+        run,
+        title="Reward parts",
+        caption="Mean over the step's samples." + (f" First {len(SERIES)} parts." if len(names) > len(SERIES) else ""),
+        lines=[Line(key=f"reward/{name}/mean", label=name) for name in names[: len(SERIES)]],
+    )
+    rows = [
+        (
+            Cell(text=name, colour=SERIES[i] if i < len(SERIES) else ""),
+            *_movement(run.values(f"reward/{name}/mean")),
+        )
+        for i, name in enumerate(names[:MANY])
+    ]
+    table = Table(columns=("part", "first steps", "last steps", "change"), rows=tuple(rows)) if rows else None
+    return Section(id="rewards", title="Reward parts", intro=intro, charts=_drawn([chart]), table=table)
+
+
+def _verdicts(run: Run) -> Section:
+    steps = run.steps("verdict/")
+    windows = {"share": steps, "first steps": early(steps), "last steps": recent(steps)}
+    counts = {verdict: [run.total(f"verdict/{verdict}", window) for window in windows.values()] for verdict in Verdict}
+    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
+    chart = stacked_chart(
+        run,
+        title="Verdicts",
+        caption="Share of each step's samples. Only correct and wrong are judgements of an answer that was read.",
+        keys=[(f"verdict/{v}", Key(label=_words(v), colour=v)) for v in Verdict],
+        share=True,
+    )
+    rows = [
+        (
+            Cell(text=_words(verdict), colour=verdict),
+            Cell(text=f"{count[0]:,.0f}"),
+            Cell(text=_percent(count[0], totals[0]), share=count[0] / totals[0]),
+            *(Cell(text=_percent(part, total)) for part, total in zip(count[1:], totals[1:], strict=True)),
+        )
+        for verdict, count in counts.items()
+        if count[0]
+    ]
+    table = Table(columns=("verdict", "samples", *windows), rows=tuple(rows))
+    return Section(
+        id="verdicts",
+        title="Verdicts",
+        intro="What the verifiers found. A sample that could not be graded is left out of the update.",
+        charts=_drawn([chart]),
+        table=table if rows else None,
+    )
+
+
+def _mismatch(run: Run) -> Section:
+    charts = [
+        _lines(
+            run,
+            "Sampler-trainer KL",
+            "Estimated on sampled tokens: k1 (signed) and k3 (never negative). Zero means the same policy.",
+            {"k1": "rollout_corr/kl", "k3": "rollout_corr/k3_kl"},
+            log=True,
+        ),
+        _lines(
+            run,
+            "Log-prob difference",
+            "Absolute, per token.",
+            {"mean": "training/rollout_logprobs_diff_mean", "max": "training/rollout_logprobs_diff_max"},
+            log=True,
+        ),
+        _lines(
+            run,
+            "Importance weight",
+            "Mean of trainer over sampler probability, after truncation; 1 means no correction.",
+            {"weight": "rollout_corr/rollout_is_mean"},
+        ),
+    ]
+    intro = "How far the policy that sampled is from the one that is trained: numerics, sampling transforms, staleness."
+    return Section(id="mismatch", title="Sampler against trainer", intro=intro, charts=_drawn(charts))
+
+
+def _time(run: Run) -> Section:
+    phases = [name for name in run.names("timing_s/") if name != "step"]
+    own = dict(PHASES)
+    spare = [colour for colour in SERIES if colour not in own.values()]
+    others = [name for name in phases if name not in own]
+    colours = own | {name: spare[i % len(spare)] for i, name in enumerate(others)}
+    ordered = [name for name, _ in PHASES if name in phases] + others
+    sums = {name: sum(run.values(f"timing_s/{name}")) for name in ordered}
+    known = sum(sums.values())
+    total = max(sum(run.values("timing_s/step")), known)
+    rows = [
+        (
+            Cell(text=name, colour=colours[name]),
+            Cell(text=duration(seconds)),
+            Cell(text=_percent(seconds, total), share=seconds / total if total else None),
+            Cell(text=duration(statistics.fmean(run.values(f"timing_s/{name}")))),
+        )
+        for name, seconds in sums.items()
+    ]
+    if rows and total > known:
+        rest = total - known
+        rows.append(
+            (
+                Cell(text="other", colour="skipped"),
+                Cell(text=duration(rest)),
+                Cell(text=_percent(rest, total), share=rest / total),
+                Cell(text=""),
+            )
+        )
+    charts = [
+        stacked_chart(
+            run,
+            title="Seconds per step",
+            caption="Mean over neighbouring steps.",
+            keys=[(f"timing_s/{name}", Key(label=name, colour=colours[name])) for name in ordered],
+            share=False,
+        ),
+        _lines(run, "Throughput", "Tokens per second of a whole step.", {"tokens/s": "perf/throughput"}),
+    ]
+    table = Table(columns=("phase", "total", "share", "per call"), rows=tuple(rows)) if rows else None
+    return Section(id="time", title="Where the time went", intro="", charts=_drawn(charts), table=table)
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `4 min 05 s`, `1 h 12 min`."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _lines(
+    run: Run, title: str, caption: str, keys: dict[str, str], *, percent: bool = False, log: bool = False
+) -> Chart | None:
+    lines = [Line(key=key, label=label) for label, key in keys.items()]
+    return line_chart(run, title=title, caption=caption, lines=lines, percent=percent, log=log)
+
+
+def _drawn(charts: Sequence[Chart | None]) -> tuple[Chart, ...]:
+    return tuple(chart for chart in charts if chart is not None)
+
+
+def _shaped(run: Run) -> dict[str, str]:
+    """The reward after penalties, where there are any: drawn over the score it would only hide it."""
+    same = run.values("critic/score/mean") == run.values("critic/rewards/mean")
+    return {} if same else {"after penalties": "critic/rewards/mean"}
+
+
+def _movement(values: Sequence[float]) -> tuple[Cell, Cell, Cell]:
+    first, last = statistics.fmean(early(values)), statistics.fmean(recent(values))
+    return Cell(text=f"{first:.3f}"), Cell(text=f"{last:.3f}"), Cell(text=f"{last - first:+.3f}")
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

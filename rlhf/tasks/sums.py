@@ -1,0 +1,177 @@
+r"""Running sums: `3+5+9=` is answered by `3+5=8\n8+9=17\n#### 17`, one addition per line.
+
+A task that needs no download and that a model of a million parameters learns on a CPU, so that every method can be
+shown to raise its reward. Supervised traces can be made wrong on purpose (`noise`): a wrong addition is carried on into
+the later lines and the final answer, while the gold stays right. Such dynamic noise, unlike random damage to finished
+traces, misleads the steps that follow.
+Source: Havrilla and Iyer 2024, "Understanding the Effect of Noise in LLM Training Data with Algorithmic Chains of
+Thought" (arXiv 2402.04004). We deviate in the operation (whole additions instead of digit steps), in adding a small
+offset instead of replacing digits, and in leaving the inputs and the held-out set clean.
+
+Invariant: whether an instance may be trained on or is held out is a function of its text alone, so the two sets are
+disjoint for every seed, size and stage of a pipeline.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf.core.errors import ConfigError
+from rlhf.core.seeding import derive_seed
+from rlhf.core.types import Message, Prompt
+from rlhf.tasks.common import PromptSets, ReadRows
+
+DESCRIPTION = "running sums with a checkable step per line; generated, with optional wrong additions in the traces"
+REWARDS: dict[str, dict[str, Any]] = {"math": {}}
+"""Default reward slots."""
+
+_OFFSETS = (-2, -1, 1, 2)
+_HELD_OUT_ONE_IN = 5
+_DRAWS_PER_INSTANCE = 64
+"""How often to try, on average, before saying that the instance space is too small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Which sums to pose and how clean the training traces are."""
+
+    min_terms: int = 3
+    """Fewest operands of a sum."""
+    max_terms: int = 5
+    """Most operands of a sum."""
+    max_operand: int = 9
+    """Operands are drawn from 0 to this, both included."""
+    noise: float = 0.0
+    """Probability that an addition in a training trace is wrong by 1 or 2."""
+    train_size: int = 8192
+    """Training prompts. Instances may repeat, each with a trace of its own."""
+    held_out_size: int = 256
+    """Held-out prompts, all different."""
+
+    def __post_init__(self) -> None:
+        if self.min_terms < 2:
+            raise ConfigError("min_terms", f"{self.min_terms} operands need no addition", fix="use 2 or more")
+        if self.max_terms < self.min_terms:
+            raise ConfigError("max_terms", f"{self.max_terms} is below min_terms", fix=f"use {self.min_terms} or more")
+        if self.max_operand < 1:
+            raise ConfigError("max_operand", f"{self.max_operand} leaves nothing to add", fix="use 1 or more")
+        if not 0 <= self.noise <= 1:
+            raise ConfigError("noise", f"{self.noise} is not a probability", fix="use 0 to 1")
+        for name, size in (("train_size", self.train_size), ("held_out_size", self.held_out_size)):
+            if size < 1:
+                raise ConfigError(name, f"{size} leaves no prompts", fix="use 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """A worked sum."""
+
+    steps: tuple[str, ...]
+    """`("3+5=8", "8+9=17")`"""
+    answer: int
+    wrong_steps: int
+    """Additions whose result is wrong."""
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*self.steps, f"#### {self.answer}"])
+
+
+def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets:
+    """Generate both sets; nothing is read, so `rows` is ignored.
+
+    Raises:
+        ConfigError: there are too few different instances for `held_out_size`.
+    """
+    train = _instances(cfg, seed=seed, count=cfg.train_size, held_out=False)
+    held_out = _instances(cfg, seed=seed, count=cfg.held_out_size, held_out=True)
+    noise = random.Random(derive_seed(seed, "sums", "noise"))
+    return PromptSets(
+        train_prompts=tuple(
+            _prompt(f"sums-train-{n}", terms, work(terms, noise=cfg.noise, rng=noise))
+            for n, terms in enumerate(train, start=1)
+        ),
+        held_out_prompts=tuple(
+            _prompt(f"sums-test-{n}", terms, work(terms)) for n, terms in enumerate(held_out, start=1)
+        ),
+    )
+
+
+def sources(cfg: Config) -> tuple[str, ...]:
+    """The datasets that this config reads: none."""
+    return ()
+
+
+def reference(prompt: Prompt) -> str:
+    """The completion that must be graded as correct: the right trace, worked out anew from the question."""
+    question = prompt.messages[0].content
+    return work([int(term) for term in question.removesuffix("=").split("+")]).text
+
+
+def work(terms: Sequence[int], *, noise: float = 0.0, rng: random.Random | None = None) -> Trace:
+    """Add up from left to right.
+
+    Args:
+        terms: at least two operands, none negative.
+        noise: probability that an addition comes out wrong; the trace goes on from the wrong value.
+        rng: decides which; needed with noise. It is drawn from for every addition whatever the noise.
+    """
+    assert noise == 0 or rng is not None
+    total, steps, wrong = terms[0], list[str](), 0
+    for term in terms[1:]:
+        result = total + term
+        if rng is not None and rng.random() < noise:
+            offset = rng.choice(_OFFSETS)
+            result += offset if result + offset >= 0 else -offset
+            wrong += 1
+        steps.append(f"{total}+{term}={result}")
+        total = result
+    return Trace(steps=tuple(steps), answer=total, wrong_steps=wrong)
+
+
+def is_held_out(question: str) -> bool:
+    """Whether an instance belongs to the held-out side: one in five does, whatever the run's seed."""
+    return derive_seed(0, "sums", "side", question) % _HELD_OUT_ONE_IN == 0
+
+
+def _question(terms: Sequence[int]) -> str:
+    return "+".join(map(str, terms)) + "="
+
+
+def _prompt(name: str, terms: Sequence[int], trace: Trace) -> Prompt:
+    return Prompt(
+        id=name,
+        messages=(Message(role="user", content=_question(terms)),),
+        gold=str(sum(terms)),
+        task="sums",
+        solution=trace.text,
+        columns={
+            "terms": tuple(terms),
+            "steps": work(terms).steps,
+            "difficulty": len(terms) - 1,
+            "wrong_steps": trace.wrong_steps,
+        },
+    )
+
+
+def _instances(cfg: Config, *, seed: int, count: int, held_out: bool) -> list[tuple[int, ...]]:
+    """Draw operands of one side of the split; held-out instances are all different."""
+    rng = random.Random(derive_seed(seed, "sums", "held_out" if held_out else "train"))
+    found, seen = list[tuple[int, ...]](), set[tuple[int, ...]]()
+    for _ in range(_DRAWS_PER_INSTANCE * (count + _DRAWS_PER_INSTANCE)):
+        length = rng.randint(cfg.min_terms, cfg.max_terms)
+        terms = tuple(rng.randint(0, cfg.max_operand) for _ in range(length))
+        if is_held_out(_question(terms)) is not held_out or (held_out and terms in seen):
+            continue
+        seen.add(terms)
+        found.append(terms)
+        if len(found) == count:
+            return found
+    raise ConfigError(
+        "task.held_out_size" if held_out else "task.train_size",
+        f"found {len(found)} of {count} prompts: there are too few different sums of this kind",
+        fix="lower it, or raise task.max_operand or task.max_terms",
+    )

@@ -1,0 +1,112 @@
+"""Group-relative advantages by hand, and what ungraded, equal and lonely samples get."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from batches import group
+
+from rlhf.advantages import common, grpo
+from rlhf.advantages.grpo import Config
+from rlhf.core.errors import ConfigError
+from rlhf.core.types import Group
+
+
+def first(advantages: list[list[tuple[float, ...] | None]]) -> list[list[float | None]]:
+    """The scalar behind every row; rows must be constant."""
+    assert all(row is None or len(set(row)) == 1 for rows in advantages for row in rows)
+    return [[None if row is None else row[0] for row in rows] for rows in advantages]
+
+
+def scalars(*groups: Group, cfg: Config | None = None) -> list[list[float | None]]:
+    return first(grpo.advantages(groups, cfg or Config(eps=1e-12)))
+
+
+def test_group_std_is_the_sample_deviation() -> None:
+    # mean 1/4; squared deviations 9/16 + 3/16 = 3/4; std sqrt(3/4 / 3) = 1/2.
+    assert scalars(group(1.0, 0.0, 0.0, 0.0)) == [pytest.approx([1.5, -0.5, -0.5, -0.5])]
+
+
+def test_eps_is_added_to_the_deviation() -> None:
+    assert scalars(group(1.0, 0.0, 0.0, 0.0), cfg=Config(eps=0.5)) == [pytest.approx([0.75, -0.25, -0.25, -0.25])]
+
+
+def test_batch_std_is_of_all_returns_about_their_common_mean() -> None:
+    # Returns 1, 0, 4, 3 about 2: squares 1 + 4 + 4 + 1 = 10; std sqrt(10 / 3).
+    scale = math.sqrt(10 / 3)
+    got = scalars(group(1.0, 0.0), group(4.0, 3.0), cfg=Config(std="batch", eps=1e-12))
+    assert got == [pytest.approx([0.5 / scale, -0.5 / scale])] * 2
+
+
+def test_no_std_is_centring_alone() -> None:
+    assert scalars(group(1.0, 0.0, 0.5), cfg=Config(std="none")) == [pytest.approx([0.5, -0.5, 0.0])]
+
+
+def test_one_value_per_response_token() -> None:
+    (rows,) = grpo.advantages([group(1.0, 0.0, 0.0, lengths=[3, 1, 0])], Config(std="none"))
+    assert [len(row or ()) for row in rows] == [3, 1, 0]
+    assert rows[0] == (pytest.approx(2 / 3),) * 3
+
+
+def test_penalties_are_summed_into_the_return() -> None:
+    # Returns 1 - 0.4 = 0.6 and 0 - (-0.2) = 0.2 about 0.4.
+    scored = group(1.0, 0.0, penalties_GT=((0.1, 0.3), (-0.2, 0.0)))
+    assert common.returns(scored) == pytest.approx([0.6, 0.2])
+    assert scalars(scored, cfg=Config(std="none")) == [pytest.approx([0.2, -0.2])]
+
+
+@pytest.mark.parametrize("std", ["group", "batch", "none"])
+def test_ungraded_samples_are_left_out_of_everything(std: str) -> None:
+    cfg = Config(std=std)
+    with_none, without = group(1.0, None, 0.0, 0.0), group(1.0, 0.0, 0.0)
+    other = group(0.3, 0.9)
+    got, want = scalars(with_none, other, cfg=cfg), scalars(without, other, cfg=cfg)
+    assert got[0][1] is None
+    assert [v for v in got[0] if v is not None] == want[0]
+    assert got[1] == want[1]
+
+
+@pytest.mark.parametrize("std", ["group", "batch", "none"])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1 / 3, -0.7])
+def test_equal_rewards_give_exactly_zero(std: str, value: float) -> None:
+    got = scalars(group(*[value] * 7), group(1.0, 0.0), cfg=Config(std=std))
+    assert got[0] == [0.0] * 7
+
+
+@pytest.mark.parametrize("std", ["group", "batch", "none"])
+def test_a_single_graded_sample_has_nothing_to_compare_with(std: str) -> None:
+    assert scalars(group(1.0), cfg=Config(std=std)) == [[0.0]]
+    assert scalars(group(None, 0.8, None), group(1.0, 0.0), cfg=Config(std=std))[0] == [None, 0.0, None]
+
+
+@pytest.mark.parametrize("std", ["group", "batch", "none"])
+def test_nothing_graded_gives_nothing(std: str) -> None:
+    assert scalars(group(None, None), cfg=Config(std=std)) == [[None, None]]
+    assert scalars(cfg=Config(std=std)) == []
+
+
+def test_mean_zero_and_deviation_one() -> None:
+    (got,) = scalars(group(0.1, 0.9, 0.4, 0.4, 0.75))
+    known = common.graded(got)
+    assert sum(known) == pytest.approx(0.0, abs=1e-12)
+    assert sum(v * v for v in known) / 4 == pytest.approx(1.0)
+
+
+def test_a_reward_that_is_not_a_number_names_its_trajectory() -> None:
+    with pytest.raises(ValueError, match="0-0-sums-1-1"):
+        grpo.advantages([group(1.0, math.nan)], Config())
+
+
+def test_an_unscored_group_is_refused() -> None:
+    scored = group(1.0, 0.0)
+    unscored = Group(prompt=scored.prompt, trajectories=scored.trajectories)
+    with pytest.raises(ValueError, match="sums-1"):
+        grpo.advantages([unscored], Config())
+
+
+@pytest.mark.parametrize(("field", "value"), [("std", "groups"), ("eps", 0.0), ("eps", math.nan)])
+def test_impossible_values_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**{field: value})
+    assert caught.value.where == field
