@@ -1,4 +1,7 @@
-"""This process's end of one worker: the process, its pipes, and conversations with deadlines. Used by `rewards.pool`."""
+"""The pool's end of one worker: its process, its pipes, and conversations with deadlines.
+
+Used by `rewards.pool`. Invariant: a worker is only ever killed together with its whole process group.
+"""
 
 from __future__ import annotations
 

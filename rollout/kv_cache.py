@@ -75,7 +75,7 @@ class InPlaceCache(Cache):
 
     def __init__(self, num_layers: int, capacity: int) -> None:
         self.in_place = [InPlaceLayer(capacity) for _ in range(num_layers)]
-        super().__init__(layers=self.in_place)
+        super().__init__(layers=[*self.in_place])
 
     def select(self, rows: Tensor) -> None:
         """Keep `rows` of every layer: expands a prefilled prompt to its group, or drops finished samples."""

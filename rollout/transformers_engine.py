@@ -163,6 +163,7 @@ class TransformersEngine:
 
     def _completion(self, request: Request, ended: Ended, sampling: Sampling) -> Completion:
         text = self._tokenizer.decode(ended.tokens, skip_special_tokens=True)
+        assert isinstance(text, str)
         for stop in sampling.stop:
             text = text.split(stop, 1)[0]
         return Completion(

@@ -7,7 +7,8 @@ tokens, `T` packed target tokens (those the loss sees), `V` vocabulary, `K` top-
 `advantages_T`, `logits_TV`.
 
 Log-probs are float32, natural log, and aligned to the token they predict: `logprobs[t]` is that of `tokens[t]` given
-`tokens[:t]`. Everything here is frozen. Plain values stay plain (tuples, floats) until `rlhf.data.packing` makes tensors of them.
+`tokens[:t]`. Everything here is frozen. Plain values stay plain (tuples, floats) until `rlhf.data.packing` makes
+tensors of them.
 """
 
 from __future__ import annotations

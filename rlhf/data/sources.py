@@ -146,7 +146,7 @@ def _text(path: Path) -> str:
 
 def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
-        raise DataError(where, f"is a {type(row).__name__}, not an object", fix='write {"column": value, …}')
+        raise DataError(where, f"is of type {type(row).__name__}, not an object", fix='write {"column": value, …}')
     return row
 
 

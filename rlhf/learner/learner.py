@@ -24,6 +24,7 @@ from rlhf.core.sampling import Transforms
 from rlhf.core.types import Batch, Stream, UpdateStats
 from rlhf.learner import schedule, torch_backend
 from rlhf.losses import common
+from rlhf.models import load
 from rlhf.models.forward import ForwardSpec, forward, use_packed
 
 
@@ -141,7 +142,8 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Write the model in Hugging Face format, the tokenizer and the optimizer into an existing folder."""
-        self._model.save_pretrained(folder)
+        with load.quiet():
+            self._model.save_pretrained(folder)
         self._tokenizer.save_pretrained(folder)
         if self._backend is not None:
             self._backend.save(folder)

@@ -63,7 +63,7 @@ class TorchBackend:
         first, second = cfg.betas or (0.9, 0.999)
         self._optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(first, second), eps=cfg.eps, fused=True)
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Context of forward and loss."""
         device = self.model.device.type
         auto = device == "cuda" and torch.cuda.is_bf16_supported()

@@ -77,7 +77,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     total = cfg.steps * cfg.epochs * cfg.minibatches
     learner = stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total))
     frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
-    reference = stage.spawn_reference(frozen) if cfg.needs_reference else None
+    stage.reference = stage.spawn_reference(frozen) if cfg.needs_reference else None
     sync = await stage.start(learner)
     prompts = PromptStream(stage.task.train(), seed=stage.seed, name=stage.name)
     collector = Collector(
@@ -91,7 +91,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     for step in stage.steps(cfg.steps):
         collected = await collector.collect(step)
         with stage.phase("adv"):
-            batch = await updates.prepare(cfg, collected.kept, learner=learner, reference=reference)
+            batch = await updates.prepare(cfg, collected.kept, learner=learner, reference=stage.reference)
         with stage.phase("update_actor"):
             stats = await updates.train(cfg, batch, stage=stage, learner=learner)
         await stage.push(sync)

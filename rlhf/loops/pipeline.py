@@ -86,8 +86,8 @@ async def _stages(experiment: Experiment, shared: setup.Parts, folder: RunFolder
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
             await run_stage(experiment, stage, shared, folder, Standing(progress, weights), recorder)
             weights = folder.checkpoints / f"step_{progress.step}"
+        tb.write_hparams(config.to_tree(settings))
         recorder.close()
-    tb.write_hparams(json.loads(json.dumps(config.to_tree(settings))))
     result = summary.write(folder, progress)
     write_report(folder.path)
     summary.show(result, folder)

@@ -7,11 +7,12 @@ and `perf/` depend on the machine; every other key is a function of config and s
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rlhf.core.metrics import Metric, values
+from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Sink
 from rlhf.core.run_folder import RunFolder, append_lines
 
@@ -45,13 +46,13 @@ class Recorder:
             self._spent[name] = self._spent.get(name, 0.0) + spent
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
-    def add(self, metrics: Mapping[str, Metric] | Mapping[str, float]) -> None:
+    def add(self, metrics: Mapping[str, Metric] | Mapping[str, float] | Mapping[str, Metric | float]) -> None:
         """Add metrics to the row of the current step."""
         for key, metric in metrics.items():
             if isinstance(metric, (int, float)):
                 self._pending[key] = float(metric)
-            else:
-                self._pending |= values({key: metric})
+            elif not math.isnan(metric.value):
+                self._pending[key] = metric.value
 
     def count_tokens(self, tokens: int) -> None:
         """Tokens generated or trained on in this step, for the throughput."""

@@ -100,6 +100,9 @@ class Stage:
     evaluator: Evaluator
     checkpoints: CheckpointConfig
     progress: Progress
+    trained: LearnerHandle | None = None
+    """The stage's learner, once its loop has made it."""
+    reference: LearnerHandle | None = None
     stop_before: int | None = None
     """Global step to stop in front of, for a replay."""
 
@@ -124,6 +127,7 @@ class Stage:
         """
         if restore and self.progress.stage_step:
             await trained.load(self.folder.checkpoints / f"step_{self.progress.step}")
+        self.trained = trained
         sync = self.make_sync(trained, self.engine)
         await self.push(sync)
         return sync

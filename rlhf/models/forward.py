@@ -48,8 +48,14 @@ def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardO
     ).last_hidden_state[0]
     targets_T = batch.tokens_N[batch.target_index_T]
     hidden_TD = hidden_ND.index_select(0, batch.target_index_T - 1)
+    return _heads(hidden_TD, targets_T, output_head(model), spec)
+
+
+def output_head(model: PreTrainedModel) -> nn.Linear:
+    """The layer that makes logits of hidden states."""
     head = model.get_output_embeddings()
-    return _heads(hidden_TD, targets_T, head, spec)
+    assert isinstance(head, nn.Linear), "use_packed has checked that the model ends with a linear layer"
+    return head
 
 
 def use_packed(model: PreTrainedModel, *, where: str) -> None:
@@ -71,7 +77,8 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         inner = model.base_model(
             input_ids=tokens[None], position_ids=torch.arange(8, device=device)[None], use_cache=False, packing=layout
         )
-        ours = model.get_output_embeddings()(inner.last_hidden_state[0])
+        head = model.get_output_embeddings()
+        ours = head(inner.last_hidden_state[0]) if isinstance(head, nn.Linear) else torch.full_like(plain, torch.nan)
     gap = (plain.float() - ours.float()).abs().max().item()
     limit = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.25
     if not gap <= limit * max(1.0, plain.abs().max().item()):
@@ -79,7 +86,7 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
 
 
-def _heads(hidden_TD: Tensor, targets_T: Tensor, head: nn.Module, spec: ForwardSpec) -> ForwardOut:
+def _heads(hidden_TD: Tensor, targets_T: Tensor, head: nn.Linear, spec: ForwardSpec) -> ForwardOut:
     def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -109,7 +116,6 @@ def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -
     return logprobs_T, entropy_T
 
 
-def _chunk_rows(head: nn.Module, chunk_mib: int, *, total: int) -> int:
+def _chunk_rows(head: nn.Linear, chunk_mib: int, *, total: int) -> int:
     vocab = head.weight.shape[0]
-    assert isinstance(vocab, int)
     return max(1, chunk_mib * MIB // (4 * vocab)) if chunk_mib else max(1, total)

@@ -103,7 +103,7 @@ def prepare(cfg: Config, folder: Path, *, texts: Iterable[str], seed: int) -> Pa
     ids = tokenizer.get_vocab()
     vocabulary = tiny.Vocabulary(size=len(ids), eos=ids[tokenizers.EOS], pad=ids[tokenizers.PAD])
     model = tiny.build_model(cfg.init, vocabulary=vocabulary, max_positions=cfg.max_positions, seed=seed)
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
@@ -123,11 +123,12 @@ def load_model(
     Raises:
         DataError: no such model, no safetensors, missing or misshapen weights, or code that is not trusted.
     """
+    assert dtype in DTYPES
     place = resolve_device(device)
     folder = local_folder(path, trust_remote_code=trust_remote_code)
     _require_safetensors(folder)
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=DTYPES[dtype],
@@ -135,15 +136,17 @@ def load_model(
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are reported to us, with their names
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(folder, "the model cannot be loaded", error) from error
     model, info = loaded
-    absent = sorted(info["missing_keys"]) + sorted(map(str, info["mismatched_keys"]))
-    if absent:
+    wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
+    wrong += [f"{name} is {tuple(has)}, not {tuple(want)}" for name, has, want in sorted(info["mismatched_keys"])]
+    if wrong:
         raise DataError(
             str(folder),
-            f"{len(absent)} weights are missing or of another shape: {', '.join(absent[:3])}",
+            f"{len(wrong)} weights are missing or of another shape: {', '.join(wrong[:3])}",
             fix="use a complete checkpoint of a causal language model whose config.json belongs to it",
         )
     return model.to(place)
@@ -238,7 +241,7 @@ def _unusable(where: str | Path, problem: str, error: Exception) -> DataError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

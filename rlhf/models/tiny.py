@@ -2,7 +2,9 @@
 
 Called by `rlhf.models.load.prepare`. Llama architecture: Touvron et al. 2023 (arXiv 2302.13971), with full multi-head
 attention and tied embeddings at every size, as the embedding would otherwise be a large part of a small model.
-The weights are a function of the seed alone, and torch's global random state is left as it was.
+The weights are a function of the seed alone, and torch's global random state is left as it was. They are drawn with a
+standard deviation of 1/√hidden: the customary 0.02 suits widths near 2048 and makes a model of width 128 learn far
+more slowly (running sums: twice the loss after 80 steps of 64 samples).
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ def build_model(size: str, *, vocabulary: Vocabulary, max_positions: int, seed: 
         intermediate_size=shape.intermediate,
         max_position_embeddings=max_positions,
         tie_word_embeddings=True,
+        initializer_range=shape.hidden**-0.5,
         bos_token_id=None,
         eos_token_id=vocabulary.eos,
         pad_token_id=vocabulary.pad,

@@ -231,16 +231,11 @@ def _draw_stages(axes: Axes, stages: Sequence[Span]) -> None:
         if i % 2:
             axes.axvspan(left, right, color=PALETTE["shade"][0], zorder=0, linewidth=0)
         room = int(70 * (right - left) / (last - first + 2 * pad))
-        name = span.name if len(span.name) <= room else f"{span.name[: max(room - 1, 0)]}…"
-        middle = (left + right) / 2
-        axes.text(
-            middle,
-            1.03,
-            name if room > 2 else "",
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            color=PALETTE["muted"][0],
-        )
+        name = "".join(character for character in span.name if character.isprintable())
+        if room > 2:
+            name = name if len(name) <= room else f"{name[: room - 1]}…"
+            place = axes.get_xaxis_transform()
+            axes.text((left + right) / 2, 1.03, name, transform=place, ha="center", color=PALETTE["muted"][0])
 
 
 def _draw_line(axes: Axes, run: Run, line: Line, colour: str) -> None:
@@ -255,7 +250,7 @@ def _draw_line(axes: Axes, run: Run, line: Line, colour: str) -> None:
             axes.plot(steps[kept], values[kept], color=colour, linewidth=1.5, marker=mark, markersize=2.2)
             continue
         even = np.linspace(0, len(values) - 1, min(len(values), POINTS)).astype(int)
-        axes.plot(steps[kept], values[kept], color=colour, linewidth=0.7, alpha=0.3)
+        axes.plot(steps[kept], values[kept], color=colour, linewidth=0.7, alpha=0.38)
         axes.plot(steps[even], smooth(values)[even], color=colour, linewidth=1.6)
 
 
@@ -309,7 +304,7 @@ def _svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style).*?</\1>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg class="chart" aria-hidden="true" \1>', text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     text = re.sub(r' id="[A-Za-z\d.]+_\d+"', "", text)

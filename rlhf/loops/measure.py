@@ -1,0 +1,73 @@
+"""`rlhf evaluate` and `rlhf report`: look at a model or a run without changing it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rlhf.core.errors import RunFolderError
+from rlhf.core.run_folder import RunFolder, write_whole
+from rlhf.loops import pipeline, settings, setup
+from rlhf.loops.evaluate import Result
+from rlhf.report.html import write_report
+from rlhf.report.stats import Interval
+
+
+def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Result:
+    """Measure held-out accuracy.
+
+    Args:
+        target: a config file (its model is measured), or a run folder (its newest checkpoint is).
+        overrides: `key=value`; `task.test=…` measures on another set.
+        out: where to write the numbers as JSON.
+    """
+    experiment = settings.read(target / "config.yaml" if target.is_dir() else target, overrides)
+    setup.set_threads(experiment.settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(target if target.is_dir() else Path(scratch))
+        shared = setup.parts(experiment.settings, folder.model)
+        now = pipeline.standing(folder, shared.model_folder)
+        engine = setup.engine(experiment.settings, shared, now.weights)
+        with shared.pool:
+            result = asyncio.run(setup.evaluator(experiment.settings, shared).run(engine, shared.pool))
+    show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else str(now.weights.name))
+    if out is not None:
+        write_whole(out, json.dumps({"step": now.progress.step, **result.metrics()}, indent=1))
+    return result
+
+
+def show(result: Result, *, of: str) -> None:
+    """Print an evaluation as a table."""
+    table = Table("measure", "mean", "95 % interval", "prompts", title=f"{result.task}: {of}", title_justify="left")
+    rows: dict[str, Interval | None] = {"sampled accuracy": result.sampled, "greedy accuracy": result.greedy}
+    rows |= {f"pass@{k}": interval for k, interval in result.pass_at.items()}
+    for name, interval in rows.items():
+        if interval is not None:
+            entry = asdict(interval)
+            bounds = f"{entry['low']:.3f} – {entry['high']:.3f}"
+            table.add_row(name, f"{entry['mean']:.3f}", bounds, str(entry["n"]))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"mean length {result.mean_length:.1f} tokens, truncated {result.truncated_share:.1%},"
+        f" ungradable {result.ungradable}",
+        highlight=False,
+    )
+
+
+def report(run: Path) -> Path:
+    """Write `report.html` of a run, finished or not.
+
+    Raises:
+        RunFolderError: the folder is not a run.
+    """
+    if not (run / "config.yaml").exists():
+        raise RunFolderError(str(run), "is not a run folder: it has no config.yaml", fix="give runs/<name>")
+    return write_report(run)

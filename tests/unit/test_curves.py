@@ -1,0 +1,84 @@
+"""Drawings: what is kept of a long curve, and that a drawing follows the page's colours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folder import make_run, write_lines
+
+from rlhf.report.curves import PALETTE, POINTS, Line, line_chart, smooth, thin, write_curve
+from rlhf.report.record import read_run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "sums-grpo")
+
+
+def test_thinning_keeps_the_extremes_and_the_order() -> None:
+    values = np.sin(np.arange(5000) / 50.0)
+    values[1234], values[4321] = 9.0, -9.0
+    kept = thin(values, 100)
+    assert len(kept) <= 100
+    assert {1234, 4321} <= set(kept.tolist())
+    assert (np.diff(kept) > 0).all()
+    assert thin(values[:80], 100).tolist() == list(range(80))
+
+
+def test_smoothing_is_a_mean_over_what_there_is_of_the_window() -> None:
+    assert smooth(np.asarray([0.0, 3.0, 6.0, 9.0, 12.0, 99.0])).tolist() == [3.0, 4.5, 6.0, 25.8, 31.5, 40.0]
+    line = np.arange(400.0)
+    assert smooth(line)[20:-20] == pytest.approx(line[20:-20])
+
+
+def test_colours_of_a_chart_are_all_css_variables(finished: Path) -> None:
+    chart = line_chart(
+        read_run(finished), title="Reward", caption="", lines=[Line(key="critic/score/mean", label="score")]
+    )
+    assert chart is not None
+    assert re.findall(r"#[0-9a-f]{6}\b", chart.svg) == []
+    assert "var(--c0)" in chart.svg
+    assert "var(--shade)" in chart.svg
+    assert "grpo" in chart.svg
+
+
+def test_light_colours_are_distinct_so_that_they_can_be_told_apart() -> None:
+    light = [value for value, _ in PALETTE.values()]
+    assert len(set(light)) == len(light)
+
+
+def test_a_chart_without_values_is_left_out(finished: Path) -> None:
+    assert line_chart(read_run(finished), title="x", caption="", lines=[Line(key="no/such", label="x")]) is None
+
+
+def test_a_chart_of_a_long_run_stays_small_and_keeps_its_spike(tmp_path: Path) -> None:
+    rows = [{"step": s, "stage": "grpo", "actor/grad_norm": 1.0 + (s % 7) / 100} for s in range(20_000)]
+    rows[777]["actor/grad_norm"] = 50.0
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    chart = line_chart(
+        read_run(tmp_path), title="Gradient", caption="", lines=[Line(key="actor/grad_norm", label="norm")]
+    )
+    assert chart is not None
+    assert len(chart.svg) < 40 * 2 * POINTS
+    assert "45" in re.findall(r">(\d+)<", chart.svg)
+
+
+def test_a_drawing_is_the_same_every_time(finished: Path) -> None:
+    run, lines = read_run(finished), [Line(key="actor/entropy", label="entropy")]
+    first, second = (line_chart(run, title="Entropy", caption="", lines=lines) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_standalone_curve(finished: Path, tmp_path: Path, suffix: str) -> None:
+    out = write_curve(finished, tmp_path / f"curve.{suffix}")
+    start = out.read_bytes()[:200]
+    assert start.startswith(b"\x89PNG") if suffix == "png" else b"<svg" in out.read_bytes()[:2000]
+    assert out.stat().st_size > 10_000
+
+
+def test_standalone_curve_of_an_empty_run_says_so(tmp_path: Path) -> None:
+    assert write_curve(tmp_path, tmp_path / "curve.png").stat().st_size > 1000

@@ -1,0 +1,145 @@
+"""Running sums: traces, noise, and the split that no seed or size can break."""
+
+import random
+import re
+from dataclasses import replace
+
+import pytest
+
+from rlhf.core.errors import ConfigError
+from rlhf.core.types import RewardOut, Verdict
+from rlhf.tasks import common, sums
+
+
+def verify(completion: str, gold: str) -> RewardOut:
+    """A toy verifier: the integer after the last `####`."""
+    if not gold.isdigit():
+        return RewardOut(value=None, verdict=Verdict.UNPARSABLE, reason="gold")
+    found = re.findall(r"#### (\d+)$", completion)
+    right = bool(found) and found[-1] == gold
+    verdict = Verdict.CORRECT if right else Verdict.WRONG if found else Verdict.NO_ANSWER
+    return RewardOut(value=float(right), verdict=verdict, reason="match" if right else "mismatch")
+
+
+def question(prompt):
+    return prompt.messages[0].content
+
+
+def test_a_trace_adds_from_left_to_right():
+    trace = sums.work((3, 5, 9))
+    assert trace == sums.Trace(steps=("3+5=8", "8+9=17"), answer=17, wrong_steps=0)
+    assert trace.text == "3+5=8\n8+9=17\n#### 17"
+
+
+def test_a_wrong_addition_is_carried_on():
+    trace = sums.work((3, 5, 9), noise=1.0, rng=random.Random(0))
+    first = int(trace.steps[0].removeprefix("3+5="))
+    second = int(trace.steps[1].removeprefix(f"{first}+9="))
+    assert abs(first - 8) in (1, 2) and abs(second - first - 9) in (1, 2)
+    assert trace.answer == second and trace.wrong_steps == 2
+
+
+def test_wrong_results_are_never_negative():
+    results = {sums.work((0, 0), noise=1.0, rng=random.Random(seed)).answer for seed in range(40)}
+    assert results == {1, 2}
+
+
+def test_prompts_carry_gold_solution_and_columns():
+    task = sums.build(sums.Config(train_size=50, held_out_size=20, noise=1.0), seed=3)
+    for prompt in (*task.train(), *task.held_out()):
+        terms = prompt.columns["terms"]
+        assert question(prompt) == "+".join(map(str, terms)) + "="
+        assert prompt.gold == str(sum(terms)) and prompt.task == "sums"
+        assert prompt.columns["steps"] == sums.work(terms).steps
+        assert prompt.columns["difficulty"] == len(terms) - 1 == len(prompt.solution.splitlines()) - 1
+    assert all(p.columns["wrong_steps"] == p.columns["difficulty"] for p in task.train())
+    assert all(p.solution == sums.reference(p) and not p.columns["wrong_steps"] for p in task.held_out())
+    assert len({p.id for p in (*task.train(), *task.held_out())}) == 70
+
+
+def test_operands_and_lengths_fill_their_ranges():
+    task = sums.build(sums.Config(min_terms=2, max_terms=4, max_operand=12, train_size=2000), seed=0)
+    terms = [p.columns["terms"] for p in task.train()]
+    assert {len(t) for t in terms} == {2, 3, 4}
+    assert {x for t in terms for x in t} == set(range(13))
+
+
+def test_the_noise_rate_is_the_one_asked_for():
+    task = sums.build(sums.Config(train_size=4000, noise=0.15), seed=1)
+    wrong = sum(p.columns["wrong_steps"] for p in task.train())
+    total = sum(p.columns["difficulty"] for p in task.train())
+    deviation = (total * 0.15 * 0.85) ** 0.5
+    assert abs(wrong - 0.15 * total) < 4 * deviation
+    clean = sum(p.solution == sums.reference(p) for p in task.train())
+    assert clean == sum(p.columns["wrong_steps"] == 0 for p in task.train())
+
+
+def test_noise_changes_traces_but_not_questions():
+    clean, noisy = (sums.build(sums.Config(train_size=300, noise=noise), seed=5) for noise in (0.0, 0.5))
+    assert [question(p) for p in clean.train()] == [question(p) for p in noisy.train()]
+    assert [p.solution for p in clean.train()] != [p.solution for p in noisy.train()]
+    assert clean.held_out() == noisy.held_out()
+
+
+def test_held_out_prompts_never_occur_in_train_for_any_seed_or_size():
+    trained, held = set(), set()
+    for seed, size in ((0, 3000), (1, 500), (2, 100)):
+        task = sums.build(sums.Config(train_size=size, held_out_size=200), seed=seed)
+        trained |= {question(p) for p in task.train()}
+        held |= {question(p) for p in task.held_out()}
+        assert len({question(p) for p in task.held_out()}) == 200
+    assert trained.isdisjoint(held)
+
+
+def test_the_same_seed_gives_the_same_task_and_another_seed_another():
+    cfg = sums.Config(train_size=100, held_out_size=50, noise=0.3)
+    assert sums.build(cfg, seed=7) == sums.build(cfg, seed=7)
+    assert sums.build(cfg, seed=7).train() != sums.build(cfg, seed=8).train()
+    longer = sums.build(replace(cfg, train_size=200), seed=7)
+    assert longer.train()[:100] == sums.build(cfg, seed=7).train()
+
+
+def test_every_reference_is_accepted_even_where_training_traces_are_wrong():
+    task = sums.build(sums.Config(train_size=200, noise=0.5), seed=0)
+    report = common.validate([*task.train(), *task.held_out()], verify, reference=sums.reference)
+    assert report.ok and report.checked == 456
+    assert report.summary() == "456 of 456 golds are accepted by their verifier"
+
+
+def test_validation_names_the_planted_bad_golds():
+    prompts = list(sums.build(sums.Config(train_size=5), seed=0).train())
+    prompts[1] = replace(prompts[1], gold="1000")
+    prompts[3] = replace(prompts[3], gold="seventeen")
+    report = common.validate(prompts, verify, reference=sums.reference)
+    assert [(r.prompt_id, r.verdict) for r in report.refused] == [
+        ("sums-train-2", Verdict.WRONG),
+        ("sums-train-4", Verdict.UNPARSABLE),
+    ]
+    assert not report.ok
+    assert report.summary(limit=1).splitlines() == [
+        "3 of 5 golds are accepted by their verifier",
+        "  sums-train-2: wrong mismatch (gold '1000')",
+        "  and 1 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"min_terms": 1}, "min_terms"),
+        ({"min_terms": 4, "max_terms": 3}, "max_terms"),
+        ({"max_operand": 0}, "max_operand"),
+        ({"noise": 1.5}, "noise"),
+        ({"train_size": 0}, "train_size"),
+        ({"held_out_size": 0}, "held_out_size"),
+    ],
+)
+def test_impossible_values_name_their_field(wrong, field):
+    with pytest.raises(ConfigError) as caught:
+        sums.Config(**wrong)
+    assert caught.value.where == field
+
+
+def test_too_small_an_instance_space_says_which_knob_to_turn():
+    with pytest.raises(ConfigError, match=r"held_out_size.*found \d+ of 50.*\n.*max_operand"):
+        sums.build(sums.Config(min_terms=2, max_terms=2, max_operand=3, held_out_size=50), seed=0)
