@@ -186,6 +186,16 @@ def top_level(tokens: Sequence[str]) -> list[bool]:
     return out
 
 
+def encloses(tokens: Sequence[str]) -> bool:
+    """Whether the first token is a bracket that closes with the last one."""
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token in _OPEN) - (token in _CLOSE)
+        if depth <= 0:
+            return i > 0 and i == len(tokens) - 1 and depth == 0
+    return False
+
+
 def _plain_characters(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda m: "^{" + m.group().translate(_PLAIN_DIGITS) + "}", text).translate(_TRANSLATE)
     for character in text:
@@ -216,8 +226,7 @@ def _around(tokens: Sequence[str], first: int, last: int) -> bool:
     inner = tokens[first + 1 : last - 1]
     if tokens[first] not in _OPEN:
         return tokens[first] not in inner
-    outside = top_level(tokens[first:last])
-    if any(outside):
+    if not encloses(tokens[first:last]):
         return False
     # `(1,2)` is a pair and `{1,2}` a set: their brackets mean something.
     return not any(top and token in (",", ";") for token, top in zip(inner, top_level(inner), strict=True))

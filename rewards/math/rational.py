@@ -6,6 +6,7 @@ input, and no answer needs it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,19 +36,12 @@ class Literal:
     """False for a fraction that is not in lowest terms."""
 
 
-_SHAPES = [
-    (re.compile(pattern), kind)
-    for pattern, kind in (
-        (r"([+-]?)N", "number"),
-        (r"([+-]?)\\frac\{([+-]?)N\}\{([+-]?)N\}", "fraction"),
-        (r"([+-]?)N/([+-]?)N()", "fraction"),
-        (r"([+-]?)N\\frac\{N\}\{N\}", "mixed"),
-        (r"([+-]?)NN/N", "mixed"),
-        (r"([+-]?)N\*N\^(?:\{([+-]?)N\}|N())", "scientific"),
-        (r"([+-]?)N\^(?:\{([+-]?)N\}|N())", "power_of_ten"),
-    )
-]
-_TEN = Fraction(10)
+_PLAIN = re.compile(r"(?P<sign>[+-]?)N")
+_FRACTION = re.compile(r"(?P<sign>[+-]?)(?:\\frac\{(?P<top>[+-]?)N\}\{(?P<bottom>[+-]?)N\}|N/(?P<below>[+-]?)N)")
+_MIXED = re.compile(r"(?P<sign>[+-]?)N(?:\\frac\{N\}\{N\}|N/N)")
+_SCIENTIFIC = re.compile(r"(?P<sign>[+-]?)(?:N\*)?N\^(?:\{(?P<power>[+-]?)N\}|N)")
+_LONGEST = 12
+"""Tokens of the longest shape."""
 
 
 def literal(tokens: Sequence[str]) -> Literal | None:
@@ -56,16 +50,19 @@ def literal(tokens: Sequence[str]) -> Literal | None:
     Raises:
         Unreadable: `limit/magnitude` for too many digits, `unparsed` for a zero denominator.
     """
-    if len(tokens) > 16:
+    if len(tokens) > _LONGEST:
         return None
     numbers = [token for token in tokens if is_number(token)]
-    if not 0 < len(numbers) <= 3:
-        return None
     shape = "".join("N" if is_number(token) else token for token in tokens)
-    for pattern, kind in _SHAPES:
-        if (match := pattern.fullmatch(shape)) is not None:
-            sign = -1 if "".join(filter(None, match.groups())).count("-") % 2 else 1
-            return _build(kind, numbers, sign, exponent_sign=match)
+    if match := _PLAIN.fullmatch(shape):
+        token = numbers[0]
+        return Literal(_sign(match) * decimal(token), Form.INTEGER if token.isdigit() else Form.DECIMAL)
+    if match := _FRACTION.fullmatch(shape):
+        return _fraction(numbers, _sign(match))
+    if match := _MIXED.fullmatch(shape):
+        return _mixed(numbers, _sign(match))
+    if match := _SCIENTIFIC.fullmatch(shape):
+        return _scientific(numbers, match)
     return None
 
 
@@ -76,6 +73,48 @@ def decimal(token: str) -> Fraction:
         Unreadable: too many digits.
     """
     mantissa, _, exponent = token.lower().partition("e")
-    if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > MAX_DIGITS:
+    if len(mantissa) > MAX_DIGITS or len(exponent) > len(str(MAX_DIGITS)) + 1 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise Unreadable("limit/magnitude")
-    return Fraction(mantissa) * _TEN ** int(exponent or 0)
+    return Fraction(mantissa) * Fraction(10) ** int(exponent or 0)
+
+
+def terminates(value: Fraction) -> bool:
+    """Whether a decimal can write it exactly."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1
+
+
+def _sign(match: re.Match[str]) -> int:
+    signs = (value for name, value in match.groupdict().items() if name != "power")
+    return -1 if sum(value == "-" for value in signs) % 2 else 1
+
+
+def _fraction(numbers: Sequence[str], sign: int) -> Literal:
+    top, bottom = decimal(numbers[0]), decimal(numbers[1])
+    if bottom == 0:
+        raise Unreadable("unparsed")
+    integers = top.denominator == 1 and bottom.denominator == 1
+    reduced = integers and bottom != 1 and math.gcd(int(top), int(bottom)) == 1
+    return Literal(sign * top / bottom, Form.FRACTION, reduced=reduced)
+
+
+def _mixed(numbers: Sequence[str], sign: int) -> Literal | None:
+    if not all(number.isdigit() for number in numbers):
+        return None
+    whole, top, bottom = (decimal(number) for number in numbers)
+    # `2\frac{3}{2}` is as likely a product, so only proper fractions make a mixed number.
+    if not 0 < top < bottom:
+        return None
+    reduced = math.gcd(int(top), int(bottom)) == 1
+    return Literal(sign * (whole + top / bottom), Form.FRACTION, reduced=reduced)
+
+
+def _scientific(numbers: Sequence[str], match: re.Match[str]) -> Literal | None:
+    *mantissa, base, power = numbers
+    if base != "10" or not power.isdigit():
+        return None
+    exponent = decimal(f"1e{match['power'] or ''}{power}")
+    return Literal(_sign(match) * (decimal(mantissa[0]) if mantissa else 1) * exponent, Form.DECIMAL)

@@ -26,7 +26,7 @@ from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What is measured on held-out prompts, and when."""
+    """What is measured on held-out prompts; when is a matter of each stage."""
 
     prompts: int = 256
     """Held-out prompts, at most."""
@@ -34,8 +34,6 @@ class Config:
     """Samples per prompt for sampled accuracy and pass@k."""
     k: list[int] = field(default_factory=lambda: [1, 4])
     """The k of pass@k; none above `samples`."""
-    every: int = 20
-    """Steps between evaluations; 0 evaluates at the ends of stages only."""
     temperature: float = 1.0
     top_p: float = 1.0
     greedy: bool = True

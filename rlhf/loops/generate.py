@@ -42,6 +42,8 @@ class Config:
     """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
     filters: dict[str, Component] = slots("rollout.filters")
     learner: learner.Config = field(default_factory=learner.Config)
+    evaluate_every: int = 0
+    """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
 
     def __post_init__(self) -> None:
         if self.select not in SELECT:

@@ -41,6 +41,8 @@ class Config:
     `messages` (or `prompt`) and `completion`."""
     loss: Component = slot("rlhf.losses", "ce")
     learner: learner.Config = field(default_factory=learner.Config)
+    evaluate_every: int = 100
+    """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size"):

@@ -56,6 +56,8 @@ class Config:
     """Optimizer updates per pass; samples are split evenly at random."""
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
     learner: learner.Config = field(default_factory=learner.Config)
+    evaluate_every: int = 20
+    """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "epochs", "minibatches"):

@@ -123,6 +123,7 @@ async def run_stage(
         folder=folder,
         recorder=recorder,
         evaluator=setup.evaluator(settings, shared),
+        evaluate_every=stage.config.evaluate_every,
         checkpoints=settings.checkpoints,
         progress=progress,
         stop_before=stop_before,

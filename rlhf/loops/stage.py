@@ -98,6 +98,8 @@ class Stage:
     folder: RunFolder
     recorder: Recorder
     evaluator: Evaluator
+    evaluate_every: int
+    """Steps between evaluations; 0 evaluates at the end of the stage only."""
     checkpoints: CheckpointConfig
     progress: Progress
     trained: LearnerHandle | None = None
@@ -148,7 +150,7 @@ class Stage:
             synced: the engine already holds the learner's weights.
         """
         step, last = self.progress.step, self.progress.stage_step == total
-        if last or (self.evaluator.cfg.every and self.progress.stage_step % self.evaluator.cfg.every == 0):
+        if last or (self.evaluate_every and self.progress.stage_step % self.evaluate_every == 0):
             if not synced:
                 await self.push(sync)
             await self.evaluate(keep=last)

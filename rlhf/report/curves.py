@@ -53,12 +53,12 @@ PALETTE = {
 }
 """CSS variable to its (light, dark) value. Light values are distinct: a drawing is recoloured by them."""
 SERIES = tuple(f"c{i}" for i in range(8))
-NUMBER = FuncFormatter(lambda value, _: f"{value:,.4g}")
+NUMBER = FuncFormatter(lambda value, _: text if len(text := f"{value:,.4g}") < 8 else f"{value:.1e}")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
-    "text.parse_math": False,
+    "text.parse_math": True,
     "svg.fonttype": "none",
     "axes.linewidth": 0.6,
     "axes.grid": True,
@@ -209,7 +209,7 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _figure(run: Run) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 2.35))
-    axes = figure.add_axes((0.085, 0.115, 0.905, 0.79))
+    axes = figure.add_axes((0.092, 0.115, 0.898, 0.79))
     _draw_stages(axes, run.stages)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(NUMBER)

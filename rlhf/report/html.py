@@ -26,7 +26,8 @@ from rlhf.report.curves import PALETTE
 from rlhf.report.findings import Level, findings
 from rlhf.report.record import Run, read_run
 from rlhf.report.samples import Chosen
-from rlhf.report.sections import duration, sections
+from rlhf.report.sections import sections
+from rlhf.report.units import amount, duration
 
 SAMPLE_BYTES = 1_800_000
 """Room for all embedded samples; texts are cut harder until they fit."""
@@ -192,20 +193,13 @@ def _tiles(run: Run) -> list[Tile]:
     seconds = summary.seconds.get("total") if summary else sum(run.values("timing_s/step"))
     tiles = [
         Tile(label="steps", value="–" if steps is None else f"{steps:,}"),
-        Tile(label="tokens", value=_amount(tokens)),
-        Tile(label="scored samples", value=_amount(run.selection.total)),
+        Tile(label="tokens", value=amount(tokens)),
+        Tile(label="scored samples", value=amount(run.selection.total)),
         Tile(label="time", value=duration(seconds) if seconds else "–"),
     ]
     if summary and summary.peak_memory_bytes > 0:
         tiles.append(Tile(label="peak memory", value=f"{summary.peak_memory_bytes / 2**30:.2f} GiB"))
     return tiles
-
-
-def _amount(number: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= size:
-            return f"{number / (1e3 if unit == 'k' else size):.4g} {unit}"
-    return f"{number:,.0f}"
 
 
 def _embed(chosen: Sequence[Chosen], token_text: Callable[[int], str] | None) -> Markup:

@@ -14,6 +14,7 @@ from rlhf.core.types import Verdict
 from rlhf.report.curves import SERIES, Chart, Key, Line, accuracy_chart, line_chart, stacked_chart
 from rlhf.report.findings import early, recent
 from rlhf.report.record import Run
+from rlhf.report.units import duration
 
 MANY = 40
 """Rows of a table of reward parts, at most."""
@@ -214,16 +215,6 @@ def _time(run: Run) -> Section:
     ]
     table = Table(columns=("phase", "total", "share", "per call"), rows=tuple(rows)) if rows else None
     return Section(id="time", title="Where the time went", intro="", charts=_drawn(charts), table=table)
-
-
-def duration(seconds: float) -> str:
-    """`0.42 s`, `12.3 s`, `4 min 05 s`, `1 h 12 min`."""
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _lines(

@@ -14,7 +14,8 @@ from rlhf.core.errors import RunFolderError
 from rlhf.report.html import config_changes, headline, write_report
 from rlhf.report.record import read_run
 from rlhf.report.samples import DOUBTFUL, EXTREME, LATEST, LIMIT, select
-from rlhf.report.sections import Section, duration, sections
+from rlhf.report.sections import Section, sections
+from rlhf.report.units import amount, duration
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- {{ 7*7 }} $\\frac{1}{2$ \x00 \u2028 &amp;"
 
@@ -173,7 +174,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_size_is_bounded_whatever_the_run_wrote(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    long = {"text": "<&数" * 4000, "prompt": "p" * 9000, "tokens": list(range(6000)), "logprobs": [-1.2345] * 6000}
+    long = {"text": "<&数" * 2500, "prompt": "p" * 9000, "tokens": list(range(3000)), "logprobs": [-1.2345] * 3000}
     write_lines(folder / "samples.jsonl", [sample_row(i, 41 + i // 8) | long for i in range(2 * LATEST)])
     path = write_report(folder, token_text=lambda token: "<token>")
     assert path.stat().st_size < 3_000_000
@@ -181,7 +182,7 @@ def test_size_is_bounded_whatever_the_run_wrote(tmp_path: Path) -> None:
     assert len(shown) <= LIMIT
     assert "characters left out" in shown[0]["text"]
     assert shown[0]["text"].endswith("数")
-    assert shown[0]["length"] == 6000 > len(shown[0]["tokens"])
+    assert shown[0]["length"] == 3000 > len(shown[0]["tokens"])
 
 
 def test_selection_keeps_extremes_and_doubtful_gradings_of_a_long_run() -> None:
@@ -266,6 +267,7 @@ def test_config_changes_against_the_parents() -> None:
         (0.421, "0.42 s"),
         (9.999, "10.0 s"),
         (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
         (245, "4 min 05 s"),
         (3599.7, "1 h 00 min"),
         (4330, "1 h 12 min"),
@@ -273,3 +275,10 @@ def test_config_changes_against_the_parents() -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (9_999, "9,999"), (832_000, "832 k"), (1.5e6, "1.5 M"), (2.25e9, "2.25 G")]
+)
+def test_amount(number: float, text: str) -> None:
+    assert amount(number) == text

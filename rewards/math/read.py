@@ -1,0 +1,192 @@
+"""Reads one answer: from text to an `Answer` whose parts the layers of `rewards.math.compare` look at.
+
+An answer is a number, a structure of numbers (tuple, set, list, matrix), words, or, as the last resort, a string of
+tokens with one spelling that can only be compared as such. Units, percent signs and labels (`x =`) are taken off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from rewards.math import normalize, structure, units
+from rewards.math.normalize import SPACE, Unreadable, is_number, is_word
+from rewards.math.rational import Form, Literal, literal
+from rewards.math.structure import Key
+
+
+class Kind(StrEnum):
+    """What an answer could be read as."""
+
+    NUMBER = "number"
+    STRUCTURE = "structure"
+    """Several parts: a tuple, set, list or matrix."""
+    WORDS = "words"
+    SYMBOLIC = "symbolic"
+    """Only known as a string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer, read."""
+
+    kind: Kind
+    canonical: str
+    """The one spelling, without label, unit and percent sign."""
+    tokens: tuple[str, ...]
+    """What `canonical` joins."""
+    number: Literal | None = None
+    key: Key | None = None
+    """Equal for equal structures."""
+    exact: bool = True
+    """A number, or a structure of nothing but numbers: being different means being wrong."""
+    label: str = ""
+    unit: str = ""
+    percent: bool = False
+    choice: str = ""
+    """The letter, when the answer looks like an option of a multiple-choice question."""
+
+
+_SIMPLE = re.compile(r"-?\d{1,15}")
+_CHOICE = re.compile(r"\(?([A-J])\)?[.:)]?")
+_CURRENCIES = {normalize.USD: "dollar", "$": "dollar", "€": "euro", "£": "pound sterling"}
+_PERCENTS = frozenset({"percent", "pct", "percentage"})
+_GREEK = frozenset(r"\alpha \beta \gamma \delta \theta \lambda \mu \sigma \phi \omega \rho \tau \epsilon".split())
+_IN_UNITS = frozenset({SPACE, "/", "^", "{", "}", "."})
+_PUNCTUATION = frozenset("-'.,:!?&\"")
+_SHORT_WORDS = frozenset({"no", "am", "pm"})
+_FORMULA_WORDS = frozenset(
+    "sqrt root pi log ln exp sin cos tan cot sec csc frac infinity inf nan mod choose times plus minus over squared cubed".split()
+)
+
+
+def read(text: str) -> Answer:
+    """Read an answer without the text around it.
+
+    Raises:
+        Unreadable: nothing is there, it has impossible characters or unmatched braces, or it exceeds a limit.
+    """
+    if _SIMPLE.fullmatch(text):
+        return Answer(Kind.NUMBER, text, (text,), number=Literal(Fraction(int(text)), Form.INTEGER))
+    tokens = normalize.strip(normalize.lex(text))
+    label, tokens = _take_label(tokens)
+    measured = _take_unit(normalize.strip(tokens))
+    body = normalize.braced(normalize.strip(measured.tokens))
+    if not body:
+        raise Unreadable("no_answer")
+    canonical = normalize.join(body)
+    number = _scaled(literal(body), measured.scale)
+    key = None if number is not None or _only_words(body) else structure.key(body)
+    if number is not None:
+        kind = Kind.NUMBER
+    elif key is not None:
+        kind = Kind.STRUCTURE
+    else:
+        kind = Kind.WORDS if _only_words(body) else Kind.SYMBOLIC
+    letter = _CHOICE.fullmatch(text.strip()) or _CHOICE.fullmatch(canonical)
+    return Answer(
+        kind,
+        canonical,
+        tuple(body),
+        number=number,
+        key=key,
+        exact=number is not None or (key is not None and structure.is_exact(key)),
+        label=label,
+        unit=measured.unit,
+        percent=measured.percent,
+        choice=letter[1] if letter else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Tokens without what measures them."""
+
+    tokens: list[str]
+    unit: str = ""
+    percent: bool = False
+    scale: int = 0
+    """Power of ten that a word like `million` stands for."""
+
+
+def _take_label(tokens: list[str]) -> tuple[str, list[str]]:
+    r"""`x = 5`, `5 = x` and `x \in \{5\}` split into label and body; anything else has no label."""
+    signs = [i for i, token in enumerate(tokens) if token in ("=", r"\in")]
+    if len(signs) != 1:
+        return "", tokens
+    left, right = tokens[: signs[0]], tokens[signs[0] + 1 :]
+    if _is_label(left):
+        return normalize.join(normalize.braced(left)), right
+    if _is_label(right) and tokens[signs[0]] == "=":
+        return normalize.join(normalize.braced(right)), left
+    return "", tokens
+
+
+def _is_label(tokens: Sequence[str]) -> bool:
+    r"""A name: `x`, `AB`, `\theta`, `a_3`, `f(x)`."""
+    rest = [token for token in tokens if token != SPACE]
+    if not rest or not (is_word(rest[0]) or rest[0] in _GREEK) or len(rest) > 8:
+        return False
+    shape = "".join("w" if is_word(t) or is_number(t) else t for t in rest[1:])
+    return re.fullmatch(r"(?:_w|_\{w+\})?(?:\(w\))?", shape) is not None
+
+
+def _take_unit(tokens: list[str]) -> _Measured:
+    """Take off currency signs, percent, degrees and units; a number must be left."""
+    if not any(map(is_number, tokens)):
+        return _Measured(tokens)
+    unit = ""
+    sign = 1 if tokens[0] in ("-", "+") else 0
+    if tokens[sign] in _CURRENCIES:
+        unit = _CURRENCIES[tokens[sign]]
+        tokens = tokens[:sign] + normalize.strip(tokens[sign + 1 :])
+    if tokens[-1:] == ["%"]:
+        return _Measured(tokens[:-1], unit, percent=True)
+    if tokens[-1:] == [normalize.DEGREE]:
+        return _Measured(tokens[:-1], unit or "degree")
+    start = _words_behind(tokens)
+    words = [token.lower() for token in tokens[start:]]
+    if not words:
+        return _Measured(tokens, unit)
+    body = tokens[:start]
+    number = literal([token for token in body if token != SPACE])
+    if len(words) == 1 and words[0] in _PERCENTS:
+        return _Measured(body, unit, percent=True)
+    scale = units.SCALES.get(words[0], 0) if number else 0
+    name = units.unit_of("".join(words[1:] if scale else words))
+    if scale and (name or len(words) == 1):
+        return _Measured(body, name or unit, scale=scale)
+    # `5m` and `x h` may be products; one letter is a unit only when it stands apart from a number.
+    if name is None or (len(words[0]) == 1 and (number is None or body[-1] != SPACE)):
+        return _Measured(tokens, unit)
+    return _Measured(body, name)
+
+
+def _words_behind(tokens: Sequence[str]) -> int:
+    """Where the words that end the answer begin, exponents of units included; its length when there are none."""
+    at = len(tokens)
+    while at > 0 and (is_word(tokens[at - 1]) or tokens[at - 1] in _IN_UNITS or _is_exponent(tokens, at - 1)):
+        at -= 1
+    return next((i for i in range(at, len(tokens)) if is_word(tokens[i])), len(tokens))
+
+
+def _is_exponent(tokens: Sequence[str], at: int) -> bool:
+    return tokens[at] in ("2", "3") and at > 0 and tokens[at - 1] in ("^", "{")
+
+
+def _scaled(number: Literal | None, scale: int) -> Literal | None:
+    if number is None or not scale:
+        return number
+    value = number.value * 10**scale
+    return Literal(value, Form.INTEGER if value.denominator == 1 else number.form)
+
+
+def _only_words(tokens: Sequence[str]) -> bool:
+    """Whether this is a phrase, like `Albert Einstein` or `Hello123`, and no formula in letters, like `xy` or `2pi`."""
+    words = [token.lower() for token in tokens if is_word(token)]
+    if not words or not is_word(tokens[0]) or not all(is_word(t) or is_number(t) or t in _PUNCTUATION for t in tokens):
+        return False
+    return any(len(word) > 2 or word in _SHORT_WORDS for word in words) and _FORMULA_WORDS.isdisjoint(words)
