@@ -27,6 +27,21 @@ class RewardConfig:
             raise ConfigError("weight", f"{self.weight} is not a finite number", fix="use 1, or 0 to only log it")
 
 
+class WorkerError(Exception):
+    """An item failed, but not by its deadline.
+
+    Args:
+        kind: `raised` (the function did), `import` (the target cannot be loaded), `memory` or `cpu` (a limit was
+            reached), `died` (the process did), `result` (JSON cannot hold it), `protocol`, `start`.
+        message: what happened.
+        exception: name of the exception class in the worker, if there was one.
+    """
+
+    def __init__(self, kind: str, message: str, *, exception: str = "") -> None:
+        self.kind, self.message, self.exception = kind, message, exception
+        super().__init__(f"{kind}: {exception + ': ' if exception else ''}{message}")
+
+
 def crash(detail: str) -> RewardOut:
     """The grader failed, not the answer: `crash("ValueError")` has the reason `crash/ValueError`."""
     return RewardOut(value=None, verdict=Verdict.CRASH, reason=f"crash/{detail}")

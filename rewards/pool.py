@@ -37,9 +37,12 @@ from types import TracebackType
 from typing import Self, cast
 
 from rewards import wire
+from rewards.base import WorkerError
 from rewards.child import Conversation, Ended, Worker
 from rewards.wire import FrameError, Message
 from rlhf.core.errors import ConfigError
+
+__all__ = ["Limits", "Outcome", "PoolConfig", "Protections", "WorkerError", "WorkerPool"]
 
 _KEPT_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
@@ -98,21 +101,6 @@ class Protections:
     """`isolated`, or `open` with the reason."""
     dies_with_parent: bool
     memory_limited: bool
-
-
-class WorkerError(Exception):
-    """An item failed, but not by its deadline.
-
-    Args:
-        kind: `raised` (the function did), `import` (the target cannot be loaded), `memory` or `cpu` (a limit was
-            reached), `died` (the process did), `result` (JSON cannot hold it), `protocol`, `start`.
-        message: what happened.
-        exception: name of the exception class in the worker, if there was one.
-    """
-
-    def __init__(self, kind: str, message: str, *, exception: str = "") -> None:
-        self.kind, self.message, self.exception = kind, message, exception
-        super().__init__(f"{kind}: {exception + ': ' if exception else ''}{message}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,6 @@ from dataclasses import dataclass, replace
 from typing import Any, SupportsFloat, cast
 
 from rewards import base, worker
-from rewards.pool import WorkerError
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Verdict
@@ -117,7 +116,7 @@ def _call(cfg: Config, tools: Tools, request: dict[str, Json]) -> object:
         raise _not_importable(cfg, str(error)) from error
     except TimeoutError as error:
         raise _Failed(base.timeout("user")) from error
-    except WorkerError as error:
+    except base.WorkerError as error:
         if error.kind == "import":
             raise _not_importable(cfg, error.message) from error
         raise _Failed(base.crash(error.exception or error.kind)) from error

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 from rewards import wire
 
@@ -117,7 +116,7 @@ def _import(target: str) -> Target:
         raise TargetError(f"cannot import '{module_name}': {type(error).__name__}: {error}") from error
     if not callable(function):
         raise TargetError(f"'{module_name}' has no function '{attribute}'")
-    return cast(Target, function)
+    return function
 
 
 def _say(op: str, **content: object) -> None:

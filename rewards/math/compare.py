@@ -89,7 +89,7 @@ def structural(prediction: Answer, gold: Answer, spec: Spec) -> str:
         return UNDECIDED
     if left == right:
         return "match/structural"
-    return MISMATCH if prediction.exact and gold.exact or _size(left) != _size(right) else UNDECIDED
+    return MISMATCH if (prediction.exact and gold.exact) or _size(left) != _size(right) else UNDECIDED
 
 
 def calculated(prediction: Answer, gold: Answer, spec: Spec) -> str:

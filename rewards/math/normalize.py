@@ -1,7 +1,8 @@
 r"""From an answer as written to tokens with one spelling, and from tokens to the canonical string.
 
-Used by `rewards.math.read`. Linear in the length of the text. Only notation is changed, never value: there is no Unicode
-NFKC (it would make 42 of 4² and 11/2 of 1½), nothing invisible is dropped, and what cannot be placed is refused.
+Used by `rewards.math.read`. Linear in the length of the text. Only notation is changed, never value: there is no
+Unicode NFKC (it would make 42 of 4² and 11/2 of 1½), nothing invisible is dropped, and what has no place in an answer is
+refused.
 
     lex        text -> tokens: macros, numbers, words, signs; `\text{…}` gives its words; spaces stay as " "
     strip      takes off delimiters: $…$, \(…\), {…}, (…) around everything, a full stop at the end
@@ -23,9 +24,11 @@ _CHARACTERS = {
     "−": "-", "﹣": "-", "－": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "÷": "/", "∕": "/",
     "⁄": "/", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ",
     "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ", "ω": r"\omega ", "√": r"\sqrt ", "±": r"\pm ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
+    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∅": r"\emptyset ",
     "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-    "⅕": r"\frac{1}{5}", "⅙": r"\frac{1}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}",
+    "⅕": r"\frac{1}{5}", "⅙": r"\frac{1}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}", "⅝": r"\frac{5}{8}",
+    "⅞": r"\frac{7}{8}",
     "º": "°", "˚": "°", "’": "'", "‘": "'", "“": '"', "”": '"', "′": "'",
     "，": ",", "；": ";", "：": ":", "（": "(", "）": ")", "％": "%", "。": ".",
     "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2009": " ", "\u200a": " ", "\u202f": " ", "\u3000": " ",
@@ -51,14 +54,16 @@ _SAME = {
     r"\leqslant": r"\le", r"\geqslant": r"\ge", "<=": r"\le", ">=": r"\ge", "!=": r"\ne", r"\lt": "<", r"\gt": ">",
     r"\cdot": "*", r"\times": "*", r"\ast": "*", r"\div": "/", "**": "^", r"\%": "%", r"\$": USD, r"\#": "#",
     r"\&": "&", r"\_": "_", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\vert": "|",
-    r"\lvert": "|", r"\rvert": "|", r"\degree": "°", r"\degrees": "°", r"\infin": r"\infty", r"\varnothing": r"\emptyset",
+    r"\lvert": "|", r"\rvert": "|", r"\degree": "°", r"\degrees": "°", r"\infin": r"\infty",
+    r"\varnothing": r"\emptyset",
     "bmatrix": "pmatrix", "smallmatrix": "pmatrix", r"\lparen": "(", r"\rparen": ")",
 }  # fmt: skip
 _SPACES = frozenset({r"\,", r"\;", r"\:", r"\ ", r"\quad", r"\qquad", r"\enspace", "~", r"\!"})
-_DROPPED = frozenset(
-    r"\big \Big \bigl \bigr \Bigl \Bigr \bigg \Bigg \displaystyle \textstyle \limits \mathstrut \rm \bf \it"
-    r" \text \mathrm \mathbf \mathit \textbf \mathbb \boldsymbol \bm \mbox \boxed \fbox".split()
-)
+_DROPPED = frozenset({
+    r"\big", r"\Big", r"\bigl", r"\bigr", r"\Bigl", r"\Bigr", r"\bigg", r"\Bigg", r"\displaystyle", r"\textstyle",
+    r"\limits", r"\mathstrut", r"\rm", r"\bf", r"\it", r"\text", r"\mathrm", r"\mathbf", r"\mathit", r"\textbf",
+    r"\mathbb", r"\boldsymbol", r"\bm", r"\mbox", r"\boxed", r"\fbox",
+})  # fmt: skip
 _PAIRS = {"$": "$", r"\(": r"\)", r"\[": r"\]", "{": "}", "(": ")", '"': '"', "'": "'", "`": "`"}
 _STOPS = frozenset({".", ",", ";", ":", SPACE})
 _OPEN, _CLOSE = frozenset({"{", "(", "[", r"\{"}), frozenset({"}", ")", "]", r"\}"})
@@ -67,13 +72,15 @@ _ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2, "^": 1, "_": 1}
 _FRACTIONS = frozenset({r"\frac", r"\binom"})
 _STRUCTURED = frozenset({*_ARGUMENTS, "{", "}"})
 _FENCES = frozenset({r"\left", r"\right"})
-_FUNCTIONS = frozenset(
-    r"\sin \cos \tan \cot \sec \csc \log \ln \exp \arcsin \arccos \arctan \sinh \cosh \tanh \cdot \pi \infty \pm".split()
-)
+_FUNCTIONS = frozenset({
+    r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", r"\log", r"\ln", r"\exp", r"\arcsin", r"\arccos",
+    r"\arctan", r"\sinh", r"\cosh", r"\tanh", r"\pi", r"\infty", r"\pm",
+})  # fmt: skip
+"""Macros without arguments: braces behind them only group."""
 
 
 class Unreadable(Exception):
-    """An answer in no form that can be compared. `reason` is `unparsed`, `limit/…` or, for nothing at all, `no_answer`."""
+    """An answer that cannot be compared. `reason` is `unparsed`, `limit/…` or, where nothing is left, `no_answer`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -122,7 +129,7 @@ def strip(tokens: list[str]) -> list[str]:
 
 
 def braced(tokens: Sequence[str]) -> list[str]:
-    r"""Without spaces, and with the same braces for the same arguments: `\frac12` gets them, `x^{2}` and `{x}` lose them.
+    r"""Without spaces, and with braces where they are needed: `\frac12` gets them, `x^{2}` and `{x}` lose them.
 
     Raises:
         Unreadable: braces do not match.
@@ -199,9 +206,9 @@ def encloses(tokens: Sequence[str]) -> bool:
 def _plain_characters(text: str) -> str:
     text = _SUPERSCRIPTS.sub(lambda m: "^{" + m.group().translate(_PLAIN_DIGITS) + "}", text).translate(_TRANSLATE)
     for character in text:
-        if not character.isascii() or not character.isprintable():
-            if character not in "\t\n\r" and unicodedata.category(character) in _REFUSED:
-                raise Unreadable("unparsed")
+        plain = character.isascii() and (character.isprintable() or character.isspace())
+        if not plain and unicodedata.category(character) in _REFUSED:
+            raise Unreadable("unparsed")
     return text
 
 
@@ -295,7 +302,7 @@ def _rebuilt(tokens: Sequence[str], drop: set[int], wrap: dict[int, int]) -> lis
 
 def _clash(previous: str, token: str) -> bool:
     if is_word(token):
-        return previous[0] == "\\" and previous[-1].isalpha() or is_word(previous) and len(previous + token) > 2
+        return (previous[0] == "\\" and previous[-1].isalpha()) or (is_word(previous) and len(previous + token) > 2)
     # A decimal is one token, so digits and points side by side were written apart.
     numeric = is_number(token) or token == "."
     return numeric and (is_number(previous) or previous == ".")

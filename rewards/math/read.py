@@ -54,13 +54,17 @@ _SIMPLE = re.compile(r"-?\d{1,15}")
 _CHOICE = re.compile(r"\(?([A-J])\)?[.:)]?")
 _CURRENCIES = {normalize.USD: "dollar", "$": "dollar", "€": "euro", "£": "pound sterling"}
 _PERCENTS = frozenset({"percent", "pct", "percentage"})
-_GREEK = frozenset(r"\alpha \beta \gamma \delta \theta \lambda \mu \sigma \phi \omega \rho \tau \epsilon".split())
+_GREEK = frozenset({
+    r"\alpha", r"\beta", r"\gamma", r"\delta", r"\theta", r"\lambda", r"\mu", r"\sigma", r"\phi", r"\omega", r"\rho",
+    r"\tau", r"\epsilon",
+})  # fmt: skip
 _IN_UNITS = frozenset({SPACE, "/", "^", "{", "}", "."})
 _PUNCTUATION = frozenset("-'.,:!?&\"")
 _SHORT_WORDS = frozenset({"no", "am", "pm"})
-_FORMULA_WORDS = frozenset(
-    "sqrt root pi log ln exp sin cos tan cot sec csc frac infinity inf nan mod choose times plus minus over squared cubed".split()
-)
+_FORMULA_WORDS = frozenset({
+    "sqrt", "root", "pi", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "frac", "infinity", "inf", "nan",
+    "mod", "choose", "times", "plus", "minus", "over", "squared", "cubed",
+})  # fmt: skip
 
 
 def read(text: str) -> Answer:
@@ -77,7 +81,7 @@ def read(text: str) -> Answer:
     body = normalize.braced(normalize.strip(measured.tokens))
     if not body:
         raise Unreadable("no_answer")
-    canonical = normalize.join(body)
+    canonical = normalize.join(body) + (f"e{measured.scale}" if measured.scale else "")
     number = _scaled(literal(body), measured.scale)
     key = None if number is not None or _only_words(body) else structure.key(body)
     if number is not None:

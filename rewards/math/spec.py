@@ -27,12 +27,12 @@ class Spec:
 
     markers: list[str] = field(default_factory=_strict)
     r"""Accepted ways to mark the answer; the first that occurs provides the one candidate, its last occurrence counts.
-    `boxed`: \boxed{} or \fbox{}. `####`: the rest of that line. `<answer>`: between tags. `answer is`: the sentence behind
-    it, or behind `Answer:`. `A:`: a line that begins so. `bare`: the whole completion is one word or one formula.
+    `boxed`: \boxed{} or \fbox{}. `####`: the rest of that line. `<answer>`: between tags. `answer is`: the sentence
+    behind it, or behind `Answer:`. `A:`: a line that begins so. `bare`: the whole completion is one word or one formula.
     `formula`: the last $…$, which is often not the answer; not among the defaults, for evaluation only."""
     symbolic_mismatch: str = "wrong"
     """What a different answer to a gold that is no number, text or list of numbers gets, when nothing can tell whether
-    both are the same: `wrong` (0.0) or `ungraded` (None). Most different answers are wrong ones; leaving all of them out
+    both are the same: `wrong` (0.0) or `ungraded` (None). Most answers that differ are wrong; leaving all of them out
     would train on the correct ones alone. `ungraded` is for data whose golds have many equal forms."""
     require_reduced: bool = False
     """Refuse fractions that are not in lowest terms."""
@@ -48,7 +48,9 @@ class Spec:
             if marker not in MARKERS:
                 raise ConfigError("markers", f"'{marker}' is no marker", fix=did_you_mean(marker, MARKERS))
         if not self.markers:
-            raise ConfigError("markers", "is empty, so no answer can be found", fix=f"name some of {', '.join(MARKERS)}")
+            raise ConfigError(
+                "markers", "is empty, so no answer can be found", fix=f"name some of {', '.join(MARKERS)}"
+            )
         if self.symbolic_mismatch not in _MISMATCHES:
             fix = did_you_mean(self.symbolic_mismatch, _MISMATCHES)
             raise ConfigError("symbolic_mismatch", f"'{self.symbolic_mismatch}' is not one of the choices", fix=fix)

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from rlhf.core import config
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.learner import checkpoint
@@ -18,7 +20,7 @@ from rlhf.loops import setup, summary
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
-from rlhf.report.console import Console
+from rlhf.report.console import make_console, print_result
 from rlhf.report.html import write_report
 from rlhf.report.tensorboard import TensorBoard
 from rlhf.sync.inproc import InProcessSync
@@ -70,12 +72,14 @@ def standing(folder: RunFolder, start: Path) -> Standing:
 async def _stages(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing) -> None:
     settings, progress = experiment.settings, now.progress
     total = sum(s.config.steps for s in experiment.stages)
-    with Console(total_steps=total, run=settings.run.name, done=progress.step) as console:
+    with make_console(total, run=settings.run.name, done=progress.step) as console:
         tb = TensorBoard(
             folder.tensorboard,
             tasks=[settings.task.name],
             purge_step=progress.step + 1 if progress.step else None,
         )
+        if not progress.step:
+            tb.write_hparams(yaml.safe_load(experiment.to_yaml()))
         recorder = Recorder(folder, [tb, console], progress.seconds)
         weights = now.weights
         for index, stage in enumerate(experiment.stages):
@@ -86,11 +90,10 @@ async def _stages(experiment: Experiment, shared: setup.Parts, folder: RunFolder
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
             await run_stage(experiment, stage, shared, folder, Standing(progress, weights), recorder)
             weights = folder.checkpoints / f"step_{progress.step}"
-        tb.write_hparams(config.to_tree(settings))
         recorder.close()
     result = summary.write(folder, progress)
-    write_report(folder.path)
-    summary.show(result, folder)
+    report = write_report(folder.path, token_text=lambda token: str(shared.tokenizer.decode([token])))
+    print_result(result.base_accuracy, result.final_accuracy, report=report)
 
 
 async def run_stage(
@@ -152,5 +155,5 @@ def _write_start(folder: RunFolder, experiment: Experiment, threads: int) -> Non
     if not folder.config.exists():
         write_whole(folder.config, experiment.to_yaml())
     if not folder.environment.exists():
-        write_whole(folder.base_config, config.to_yaml(experiment.loaded.base_tree))
+        write_whole(folder.base_config, experiment.base_yaml())
         write_whole(folder.environment, json.dumps(summary.environment(experiment, threads), indent=1))

@@ -88,6 +88,15 @@ class Experiment:
         tree |= {s.name: {"loop": s.loop, **config.to_tree(s.config)} for s in self.stages}
         return config.to_yaml(tree)
 
+    def base_yaml(self) -> str:
+        """The config's parents resolved in the same way, for a comparison key by key; raw where they cannot run alone."""
+        tree = self.loaded.base_tree
+        alone = config.Loaded(self.loaded.path, tree | {"stages": self.settings.stages}, (), {})
+        try:
+            return parse(alone).to_yaml()
+        except ConfigError:
+            return config.to_yaml(tree)
+
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Load and check a config file.

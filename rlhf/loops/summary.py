@@ -19,6 +19,7 @@ from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.data import sources
 from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import Progress
+from rlhf.report.stats import Interval
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "numpy", "scipy", "sympy", "datasets")
 
@@ -27,8 +28,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "
 class Summary:
     """`summary.json`. Accuracies are of sampled held-out answers: before and after the last stage."""
 
-    base_accuracy: dict[str, float] | None
-    final_accuracy: dict[str, float] | None
+    base_accuracy: Interval | None
+    final_accuracy: Interval | None
     steps: int
     tokens: int
     seconds: dict[str, float]
@@ -77,8 +78,8 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _interval(entry: dict[str, Any]) -> dict[str, float]:
-    return {key: entry[key] for key in ("mean", "low", "high", "n")}
+def _interval(entry: dict[str, Any]) -> Interval:
+    return Interval(mean=entry["mean"], low=entry["low"], high=entry["high"], n=entry["n"])
 
 
 def _version(package: str) -> str | None:

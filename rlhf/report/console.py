@@ -84,19 +84,20 @@ class Console(Protocol):
     ) -> None: ...
 
 
-def make_console(total_steps: int, *, run: str, stream: TextIO | None = None) -> Console:
+def make_console(total_steps: int, *, run: str, done: int = 0, stream: TextIO | None = None) -> Console:
     """A live display where `stream` (standard output by default) is a terminal that can move its cursor, else lines.
 
     Args:
         total_steps: global steps of all stages together.
         run: name of the run, for the title.
+        done: global steps that an earlier process finished, for a resumed run.
     """
     out: TextIO = sys.stdout if stream is None else stream
     if out.isatty():
         terminal = Terminal(file=out)
         if terminal.is_terminal and not terminal.is_dumb_terminal:
-            return LiveConsole(total_steps, run=run, terminal=terminal)
-    return PlainConsole(total_steps, run=run, stream=out)
+            return LiveConsole(total_steps, run=run, done=done, terminal=terminal)
+    return PlainConsole(total_steps, run=run, done=done, stream=out)
 
 
 def print_result(
@@ -131,32 +132,26 @@ class _Progress:
     """Where a run stands, and how long the rest will take."""
 
     total: int
+    step: int
     clock: Callable[[], float]
     stage: str = ""
     stage_steps: int = 0
-    step: int = 0
-    _stage_done: int = 0
-    _stage_start: int | None = None
+    _stage_start: int = 0
     _durations: deque[float] = field(default_factory=lambda: deque[float](maxlen=RECENT))
-    _seen: tuple[int, float] | None = None
+    _written: float | None = None
 
     def start_stage(self, name: str, *, steps: int, done: int) -> None:
-        self.stage, self.stage_steps, self._stage_done = name, steps, done
-        self._stage_start = None if self._seen is None else self._seen[0] - done
+        self.stage, self.stage_steps, self._stage_start = name, steps, self.step - done
 
     def advance(self, step: int) -> None:
         now = self.clock()
-        if self._stage_start is None:
-            self._stage_start = max(step - 1, 0) - self._stage_done
-        if self._seen is not None and step > self._seen[0]:
-            self._durations.append((now - self._seen[1]) / (step - self._seen[0]))
-        if self._seen is None or step > self._seen[0]:
-            self._seen = (step, now)
-        self.step = step
+        if self._written is not None and step > self.step:
+            self._durations.append((now - self._written) / (step - self.step))
+        self.step, self._written = step, now
 
     @property
     def stage_done(self) -> int:
-        return self._stage_done if self._stage_start is None else self.step - self._stage_start
+        return self.step - self._stage_start
 
     @property
     def eta(self) -> str:
@@ -169,12 +164,18 @@ class PlainConsole:
     """One line per step, for logs: no colour, no cursor movement, the same columns in every line."""
 
     def __init__(
-        self, total_steps: int, *, run: str, stream: TextIO, clock: Callable[[], float] = time.monotonic
+        self,
+        total_steps: int,
+        *,
+        run: str,
+        stream: TextIO,
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
-        self._progress = _Progress(total_steps, clock)
+        self._progress = _Progress(total_steps, done, clock)
         self._lines = 0
-        self.message(f"run {run}: {total_steps} steps")
+        self.message(f"run {run}: {total_steps} steps" + (f", {done} already done" if done else ""))
 
     def start_stage(self, name: str, *, steps: int, done: int = 0) -> None:
         self._progress.start_stage(name, steps=steps, done=done)
@@ -211,11 +212,17 @@ class LiveConsole:
     """A panel that is redrawn in place, with messages scrolling above it."""
 
     def __init__(
-        self, total_steps: int, *, run: str, terminal: Terminal, clock: Callable[[], float] = time.monotonic
+        self,
+        total_steps: int,
+        *,
+        run: str,
+        terminal: Terminal,
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._clock, self._started = clock, clock()
-        self._progress = _Progress(total_steps, clock)
+        self._progress = _Progress(total_steps, done, clock)
         self._latest: dict[str, float] = {}
         self._accuracy = ""
         self._rewards: deque[float] = deque(maxlen=HISTORY)

@@ -3,7 +3,7 @@
 The page's charts are drawn by matplotlib without pyplot, so nothing depends on a display or on global state. Their
 colours come from `PALETTE` and leave as CSS variables: one drawing serves light and dark mode. Text in a drawing is
 never parsed as maths, and matplotlib escapes it. Long runs are thinned to `POINTS` per line, keeping each bin's
-extremes, so that a spike survives and a page stays small.
+extremes, so that a spike survives and a page stays small; of many evaluations an even choice is drawn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from rlhf.report.record import Evaluation, Run, Series, Span, read_run
 
-POINTS, BINS = 320, 110
+POINTS, BINS, EVALUATIONS = 320, 110, 80
 FEW = 12
 """Curves of up to this many values are drawn as they are, with a mark at each."""
 PALETTE = {
@@ -58,7 +58,7 @@ STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.5,
-    "text.parse_math": True,
+    "text.parse_math": False,
     "svg.fonttype": "none",
     "axes.linewidth": 0.6,
     "axes.grid": True,
@@ -258,7 +258,8 @@ def _draw_accuracy(axes: Axes, evaluations: Sequence[Evaluation]) -> tuple[Key, 
     several = len({evaluation.task for evaluation in evaluations}) > 1
     legend: list[Key] = []
     for colour, evaluation in zip(SERIES, evaluations, strict=False):
-        points, kind = evaluation.points, evaluation.what.replace("_accuracy", "")
+        shown = np.unique(np.linspace(0, len(evaluation.points) - 1, EVALUATIONS).astype(int))
+        points, kind = [evaluation.points[i] for i in shown], evaluation.what.replace("_accuracy", "")
         legend.append(Key(label=f"{evaluation.task}: {kind}" if several else kind, colour=colour))
         means = [point.mean for point in points]
         below = [max(point.mean - point.low, 0.0) for point in points]

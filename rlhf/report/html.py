@@ -193,7 +193,7 @@ def _tiles(run: Run) -> list[Tile]:
     seconds = summary.seconds.get("total") if summary else sum(run.values("timing_s/step"))
     tiles = [
         Tile(label="steps", value="–" if steps is None else f"{steps:,}"),
-        Tile(label="tokens", value=amount(tokens)),
+        Tile(label="tokens", value=amount(tokens) if tokens else "–"),
         Tile(label="scored samples", value=amount(run.selection.total)),
         Tile(label="time", value=duration(seconds) if seconds else "–"),
     ]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_folder import make_run, write_lines
+from run_folder import accuracy, make_run, write_lines
 
-from rlhf.report.curves import PALETTE, POINTS, Line, line_chart, smooth, thin, write_curve
+from rlhf.report.curves import PALETTE, POINTS, Line, accuracy_chart, line_chart, smooth, thin, write_curve
 from rlhf.report.record import read_run
 
 
@@ -64,6 +64,16 @@ def test_a_chart_of_a_long_run_stays_small_and_keeps_its_spike(tmp_path: Path) -
     assert chart is not None
     assert len(chart.svg) < 40 * 2 * POINTS
     assert "45" in re.findall(r">(\d+)<", chart.svg)
+
+
+def test_of_many_evaluations_the_first_and_last_are_drawn(tmp_path: Path) -> None:
+    rows = [{"step": s, "stage": "grpo"} | accuracy(s, 0.2 + s / 10_000) for s in range(4000)]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    chart = accuracy_chart(read_run(tmp_path), title="Accuracy", caption="")
+    assert chart is not None
+    assert len(chart.svg) < 120_000
+    marks = re.findall(r'<use xlink:href="#[^"]*" x="([\d.]+)"', chart.svg)
+    assert max(map(float, marks)) - min(map(float, marks)) > 330
 
 
 def test_a_drawing_is_the_same_every_time(finished: Path) -> None:

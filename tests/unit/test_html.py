@@ -17,7 +17,7 @@ from rlhf.report.samples import DOUBTFUL, EXTREME, LATEST, LIMIT, select
 from rlhf.report.sections import Section, sections
 from rlhf.report.units import amount, duration
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><!-- {{ 7*7 }} $\\frac{1}{2$ \x00 \u2028 &amp;"
+HOSTILE = "</script><script>alert(1)</script>$\\frac{1}{2$<img src=x onerror=alert(2)><!-- {{ 7*7 }} \x00 \u2028 &amp;"
 
 
 class Page(HTMLParser):
@@ -114,7 +114,9 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
         f"val-core/{HOSTILE}/sampled_accuracy/mean": 0.5,
         f"timing_s/{HOSTILE}": 1.0,
     }
-    write_lines(folder / "metrics.jsonl", [row | extra, row | extra | {"step": 900, "stage": HOSTILE}])
+    write_lines(
+        folder / "metrics.jsonl", [row | extra | {"step": s, "stage": HOSTILE if s else "sft"} for s in (0, 9, 900)]
+    )
     plain = sample_row(0, 61)
     sample = plain | {key: HOSTILE for key, value in plain.items() if isinstance(value, str)}
     write_lines(folder / "samples.jsonl", [sample | {"breakdown": {HOSTILE: 1.0}}])
