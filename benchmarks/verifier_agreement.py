@@ -1,4 +1,4 @@
-"""How well and how fast `rewards.math` grades: agreement with labels, self-match of golds, suites, hostile input, speed.
+"""How well and how fast `rewards.math` grades: agreement with labels, self-match of golds, suites, hostile input.
 
     python benchmarks/verifier_agreement.py DATA_FOLDER [--misses]
 
@@ -99,11 +99,10 @@ def cases(suite: list[Row], *, misses: bool) -> bool:
             outs = [(row, is_correct(as_completion(row), row["gold"], spec)) for row in judged]
             wrong = [(row, given) for row, given in outs if given != row["adjudicated"]]
             positives = sum(given for _, given in wrong)
+            negatives = len(wrong) - positives
             core_false_positives += positives if tier == "core" else 0
             share = 1 - len(wrong) / len(judged)
-            print(
-                f"  {tier:17}{share:7.1%} of {len(judged):3}   false positives {positives}, negatives {len(wrong) - positives}"
-            )
+            print(f"  {tier:17}{share:7.1%} of {len(judged):3}   false positives {positives}, negatives {negatives}")
             for row, given in wrong if misses else ():
                 print(
                     f"    {given!s:5} {row['category']}: gold {row['gold']!r}, prediction {row['prediction'][-90:]!r}"
@@ -140,8 +139,8 @@ def hostile(suite: list[Row]) -> bool:
         acceptable += value in row["accept"]
     created = set(CANARY.glob("*")) - before
     print(
-        f"hostile: {len(suite)} rows, {acceptable} acceptable, {accepted} wrongly accepted, longest {longest * 1000:.1f} ms, "
-        f"{len(created)} files created"
+        f"hostile: {len(suite)} rows, {acceptable} acceptable, {accepted} wrongly accepted, "
+        f"longest {longest * 1000:.1f} ms, {len(created)} files created"
     )
     return not (accepted or slow or created)
 

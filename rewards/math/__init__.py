@@ -3,7 +3,7 @@ r"""Grades a final answer in mathematics against a reference: extract one candid
     verify(r"... so it is \boxed{\frac{2}{4}}", "0.5")  ->  value 1.0, correct, match/decimal, extracted "\frac{2}{4}"
 
 A component: `score` grades a group for the rubric; `verify` grades one completion and is useful alone. The ladder and
-its limits are in `compare`, `normalize`, `rational`, `structure`, `arithmetic`; `sympy_worker` is optional and off. Every
+its limits are in `compare`, `normalize`, `rational`, `structure`, `arithmetic`; `sympy_worker` is optional, and off. A
 step is total, bounded and linear or nearly so in the length of the completion; model output is never evaluated.
 
     what happened                                            value  verdict      reason

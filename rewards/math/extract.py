@@ -1,7 +1,7 @@
 r"""Finds the one answer candidate of a completion.
 
 Total and linear in the length of the text: searches go backwards from the end, with a bounded number of tries. Nothing
-is chosen among several candidates: the first accepted marker that occurs decides, and its last occurrence is the answer.
+is chosen among several candidates: the first accepted marker that occurs decides, and its last occurrence counts.
 Boxes that follow each other directly (`\boxed{1}, \boxed{2}`) are one answer with several parts, so that listing
 guesses earns nothing. What is written inside `<think>` is no answer.
 """

@@ -1,8 +1,8 @@
 r"""From an answer as written to tokens with one spelling, and from tokens to the canonical string.
 
 Used by `rewards.math.read`. Linear in the length of the text. Only notation is changed, never value: there is no
-Unicode NFKC (it would make 42 of 4² and 11/2 of 1½), nothing invisible is dropped, and what has no place in an answer is
-refused.
+Unicode NFKC (it would make 42 of 4² and 11/2 of 1½), nothing invisible is dropped, and what has no place in an answer
+is refused.
 
     lex        text -> tokens: macros, numbers, words, signs; `\text{…}` gives its words; spaces stay as " "
     strip      takes off delimiters: $…$, \(…\), {…}, (…) around everything, a full stop at the end
@@ -97,9 +97,7 @@ def lex(text: str) -> list[str]:
         text = _plain_characters(text)
     if "," in text or r"\," in text:
         text = _EXPLICIT_GROUPS.sub(lambda m: _NOT_DIGIT.sub("", m.group()), text)
-        # Within brackets a comma separates: (1,234) is a pair.
-        if text.lstrip("$ \\left")[:1] not in ("(", "[", "{"):
-            text = _COMMA_GROUPS.sub(lambda m: m.group().replace(",", ""), text)
+        text = _COMMA_GROUPS.sub(_without_commas, text)
     tokens: list[str] = []
     for match in _LEX.finditer(text):
         if match["words"] is None:
@@ -210,6 +208,14 @@ def _plain_characters(text: str) -> str:
         if not plain and unicodedata.category(character) in _REFUSED:
             raise Unreadable("unparsed")
     return text
+
+
+def _without_commas(match: re.Match[str]) -> str:
+    """Digits of grouped thousands; within brackets a comma separates, `(1,234)` is a pair."""
+    before = match.string[: match.start()]
+    opened = sum(before.count(bracket) for bracket in ("(", "[", r"\{")) - before.count(r"\(") - before.count(r"\[")
+    closed = sum(before.count(bracket) for bracket in (")", "]", r"\}")) - before.count(r"\)") - before.count(r"\]")
+    return match.group() if opened > closed else match.group().replace(",", "")
 
 
 def _add(tokens: list[str], token: str) -> None:

@@ -1,7 +1,7 @@
 r"""Exact rational literals: 17, -2.50, 3/4, \frac{3}{4}, 1\frac{1}{2}, 1e-7, 3 * 10^5.
 
-Values are `Fraction`s, never floats. Used by `rewards.math.read`. Limit: 256 digits, written or implied by an exponent; int() of more is slow on purpose-made
-input, and no answer needs it.
+Values are `Fraction`s, never floats. Used by `rewards.math.read`. Limit: 256 digits, written or implied by an exponent;
+`int()` of more is slow on purpose-made input, and no answer needs it.
 """
 
 from __future__ import annotations

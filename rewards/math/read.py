@@ -62,8 +62,8 @@ _IN_UNITS = frozenset({SPACE, "/", "^", "{", "}", "."})
 _PUNCTUATION = frozenset("-'.,:!?&\"")
 _SHORT_WORDS = frozenset({"no", "am", "pm"})
 _FORMULA_WORDS = frozenset({
-    "sqrt", "root", "pi", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "frac", "infinity", "inf", "nan",
-    "mod", "choose", "times", "plus", "minus", "over", "squared", "cubed",
+    "sqrt", "root", "pi", "log", "ln", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "frac", "infinity", "inf",
+    "nan", "mod", "choose", "times", "plus", "minus", "over", "squared", "cubed",
 })  # fmt: skip
 
 
@@ -117,14 +117,30 @@ class _Measured:
 
 
 def _take_label(tokens: list[str]) -> tuple[str, list[str]]:
-    r"""`x = 5`, `5 = x` and `x \in \{5\}` split into label and body; anything else has no label."""
+    r"""Split into label and body: `x = 5`, `5 = x`, `x \in \{5\}`, and `x = 1 or x = 2`, a list of values of x.
+
+    With different names, as in `x = 1, y = 2`, the names matter and stay where they are.
+    """
     signs = [i for i, token in enumerate(tokens) if token in ("=", r"\in")]
-    if len(signs) != 1:
+    if not signs:
         return "", tokens
-    left, right = tokens[: signs[0]], tokens[signs[0] + 1 :]
+    if len(signs) == 1:
+        return _label_at(tokens, signs[0])
+    pieces = structure.split(tokens)
+    if len(pieces) != len(signs) or not all("=" in piece for piece in pieces):
+        return "", tokens
+    labelled = [_label_at(piece, piece.index("=")) for piece in pieces]
+    labels = {label for label, _ in labelled}
+    if len(labels) > 1 or "" in labels:
+        return "", tokens
+    return labels.pop(), [token for _, body in labelled for token in (*body, ",")][:-1]
+
+
+def _label_at(tokens: list[str], sign: int) -> tuple[str, list[str]]:
+    left, right = tokens[:sign], tokens[sign + 1 :]
     if _is_label(left):
         return normalize.join(normalize.braced(left)), right
-    if _is_label(right) and tokens[signs[0]] == "=":
+    if _is_label(right) and tokens[sign] == "=":
         return normalize.join(normalize.braced(right)), left
     return "", tokens
 

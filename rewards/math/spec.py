@@ -28,7 +28,7 @@ class Spec:
     markers: list[str] = field(default_factory=_strict)
     r"""Accepted ways to mark the answer; the first that occurs provides the one candidate, its last occurrence counts.
     `boxed`: \boxed{} or \fbox{}. `####`: the rest of that line. `<answer>`: between tags. `answer is`: the sentence
-    behind it, or behind `Answer:`. `A:`: a line that begins so. `bare`: the whole completion is one word or one formula.
+    behind it, or behind `Answer:`. `A:`: a line that begins so. `bare`: the whole completion is one word or formula.
     `formula`: the last $…$, which is often not the answer; not among the defaults, for evaluation only."""
     symbolic_mismatch: str = "wrong"
     """What a different answer to a gold that is no number, text or list of numbers gets, when nothing can tell whether

@@ -20,6 +20,8 @@ from rewards.math.rational import literal
 MAX_PARTS = 256
 MAX_DEPTH = 8
 
+SEPARATORS = frozenset({",", ";", "and", "or"})
+
 Key: TypeAlias = "Fraction | str | Parts"
 
 
@@ -34,7 +36,6 @@ class Parts:
     """Parts with how often they occur."""
 
 
-_SEPARATORS = frozenset({",", ";", "and", "or"})
 _SETS = {"{": "}", r"\{": r"\}"}
 _BRACKETS = {"(": ")]", "[": ")]"}
 _PLUS_MINUS = "±"
@@ -50,6 +51,17 @@ def key(tokens: Sequence[str]) -> Key | None:
     return found if isinstance(found, Parts) else None
 
 
+def split(tokens: Sequence[str], separators: Container[str] = SEPARATORS) -> list[list[str]]:
+    """Pieces between separators outside all brackets; empty ones are left out."""
+    pieces: list[list[str]] = [[]]
+    for token, top in zip(tokens, normalize.top_level(tokens), strict=True):
+        if top and token in separators:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    return [piece for piece in pieces if piece]
+
+
 def is_exact(found: Key) -> bool:
     """Whether there are only numbers in it, so that a different key is a different answer."""
     if isinstance(found, Parts):
@@ -61,12 +73,12 @@ def _key(tokens: Sequence[str], depth: int) -> Key:
     tokens = list(tokens)
     if depth > MAX_DEPTH:
         raise Unreadable("limit/depth")
-    pieces = _split(tokens, _SEPARATORS)
+    pieces = split(tokens)
     if len(pieces) > 1:
         return _set(pieces, depth)
     if len(tokens) > 1 and normalize.encloses(tokens):
         opening, closing = tokens[0], tokens[-1]
-        parts = _split(tokens[1:-1], _SEPARATORS)
+        parts = split(tokens[1:-1])
         if _SETS.get(opening) == closing:
             return _set(parts, depth)
         if closing in _BRACKETS.get(opening, "") and len(parts) > 1:
@@ -103,7 +115,7 @@ def _matrix(tokens: Sequence[str], depth: int) -> Parts | None:
     begin, end = tokens[:4], tokens[-4:]
     if begin[:1] != [r"\begin"] or end[:1] != [r"\end"] or begin[1:] != end[1:] or tokens.count(r"\begin") > 1:
         return None
-    rows = [_split(row, {"&"}) for row in _split(tokens[4:-4], {"\\\\"})]
+    rows = [split(row, {"&"}) for row in split(tokens[4:-4], {"\\\\"})]
     if sum(map(len, rows)) > MAX_PARTS:
         raise Unreadable("limit/nodes")
     return Parts("".join(begin[2:3]), ordered=tuple(Parts("row", ordered=_keys(row, depth)) for row in rows))
@@ -112,14 +124,3 @@ def _matrix(tokens: Sequence[str], depth: int) -> Parts | None:
 def _leaf(tokens: Sequence[str]) -> Key:
     found = literal(tokens)
     return normalize.join(tokens) if found is None else found.value
-
-
-def _split(tokens: Sequence[str], separators: Container[str]) -> list[list[str]]:
-    """Pieces between separators outside all brackets; empty ones are left out."""
-    pieces: list[list[str]] = [[]]
-    for token, top in zip(tokens, normalize.top_level(tokens), strict=True):
-        if top and token in separators:
-            pieces.append([])
-        else:
-            pieces[-1].append(token)
-    return [piece for piece in pieces if piece]

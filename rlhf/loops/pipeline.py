@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 
-from rlhf.core import config
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.learner import checkpoint
 from rlhf.loops import setup, summary

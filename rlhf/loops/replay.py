@@ -24,8 +24,19 @@ from rewards import rubric
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Batch, Completion, ForwardOut, Group, Prompt, Request, RewardOut, Sample, StopReason
-from rlhf.core.types import Trajectory, Verdict
+from rlhf.core.types import (
+    Batch,
+    Completion,
+    ForwardOut,
+    Group,
+    Prompt,
+    Request,
+    RewardOut,
+    Sample,
+    StopReason,
+    Trajectory,
+    Verdict,
+)
 from rlhf.data.packing import pack
 from rlhf.learner import checkpoint
 from rlhf.loops import online, pipeline, settings, setup

@@ -89,7 +89,7 @@ class Experiment:
         return config.to_yaml(tree)
 
     def base_yaml(self) -> str:
-        """The config's parents resolved in the same way, for a comparison key by key; raw where they cannot run alone."""
+        """The config's parents resolved likewise, for a comparison key by key; raw where they cannot run alone."""
         tree = self.loaded.base_tree
         alone = config.Loaded(self.loaded.path, tree | {"stages": self.settings.stages}, (), {})
         try:
