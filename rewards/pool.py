@@ -60,10 +60,8 @@ class Limits:
     """Largest file that it may write; 0 forbids writing."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (("memory_mb", self.memory_mb, 64), ("cpu_s", self.cpu_s, 1)):
-            if value < least:
-                raise ConfigError(name, f"{value} is too little", fix=f"use {least} or more")
-        for name, value, least in (("open_files", self.open_files, 16), ("file_mb", self.file_mb, 0)):
+        for name, least in (("memory_mb", 64), ("cpu_s", 1), ("open_files", 16), ("file_mb", 0)):
+            value = vars(self)[name]
             if value < least:
                 raise ConfigError(name, f"{value} is too little", fix=f"use {least} or more")
 
@@ -248,9 +246,9 @@ class WorkerPool:
             worker.served += 1
             details = reply.get("error")
             if details is None:
-                out.append(Outcome(value=reply["value"]))
+                out.append(Outcome(value=reply.get("value")))
                 continue
-            error = WorkerError(details["kind"], details["message"], exception=details["exception"])
+            error = WorkerError(**details)
             out.append(Outcome(error=error))
             if error.kind == "memory":  # what is left of its heap is not worth trusting
                 return True
@@ -276,14 +274,12 @@ class WorkerPool:
         cfg = self._cfg
         env = {name: os.environ[name] for name in (*_KEPT_ENV, *cfg.pass_env) if name in os.environ}
         env |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "rewards.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=env,
-            bufsize=0,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-P", "-m", "rewards.worker"]
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env, bufsize=0, start_new_session=True)
+        except OSError as error:
+            raise WorkerError("start", str(error)) from error
         worker = Worker(process, path)
         self._live.add(worker)
         hello: Message = {"op": "start", "parent": os.getpid(), "network": cfg.network, "quiet": cfg.quiet}

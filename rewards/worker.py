@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import os
 import resource
 import signal
@@ -112,7 +113,7 @@ def _import(target: str) -> Target:
     module_name, _, attribute = target.partition(":")
     try:
         function = vars(importlib.import_module(module_name)).get(attribute)
-    except BaseException as error:
+    except Exception as error:
         raise TargetError(f"cannot import '{module_name}': {type(error).__name__}: {error}") from error
     if not callable(function):
         raise TargetError(f"'{module_name}' has no function '{attribute}'")
@@ -161,7 +162,7 @@ def _lower(which: int, limit: int) -> bool:
 def _limit_cpu(seconds: int) -> None:
     """CPU limits count from the start of the process, so every item moves the soft one."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    soft = int(time.process_time()) + 1 + seconds
+    soft = math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 

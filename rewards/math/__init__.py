@@ -31,7 +31,7 @@ from functools import lru_cache
 from rewards import base
 from rewards.math.compare import MISMATCH, UNDECIDED, compare
 from rewards.math.extract import boxed, extract, hashes
-from rewards.math.normalize import Unreadable
+from rewards.math.lexer import Unreadable
 from rewards.math.read import Answer, Kind, read
 from rewards.math.spec import Spec
 from rlhf.core.errors import ConfigError

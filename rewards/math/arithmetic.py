@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from rewards.math.grammar import Apply, Node, Number, parse
-from rewards.math.normalize import Unreadable
+from rewards.math.lexer import Unreadable
 
-MAX_BITS = 2**14
-_MAX_FACTORIAL = 1500
+MAX_BITS = 2**13
+_MAX_FACTORIAL = 500
 
 
 class _Irrational(Exception):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 MAX_CHARS = 4096
 """Longest candidate."""
 _TRIES = 64
+_FORMULA_TAIL = 2**14
 _NO_ANSWER, _UNTERMINATED, _TOO_LONG = "no_answer", "unterminated", "limit/chars"
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
@@ -23,7 +24,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _JOINER = re.compile(r"(?:[ ,;$]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\\text\{ *(?:and|or) *\}|\b(?:and|or)\b)*\Z")
 _ANSWER = re.compile(r"answer(?P<link>\**\s{0,4}(?:is\b\s{0,4}:?|:|=)\**)?\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
-_SEVERAL = re.compile(r"\d[).,]?\s+[-+$(]?\.?\d")
+_SEVERAL = re.compile(r"\d[).]?\s+[-+$(]?\.?\d")
+_LISTED = re.compile(r"\d[).]?(?:[,;]?\s+|\s+(?:and|or)\s+)[-+$(]?\.?\d")
 _MIXED = re.compile(r"[^\d]*\d+\s+\d+\s*/\s*\d+[^\d]*")
 _OPENER = re.compile(r"\$\$?|\\.", re.DOTALL)
 _FORMULA_ENDS = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
@@ -69,7 +71,9 @@ def boxed(text: str) -> Extraction | None:
 def hashes(text: str) -> Extraction | None:
     """The line behind the last `####`; None when there is none."""
     start = text.rfind("####")
-    return None if start < 0 else _line(text[start + 4 :].split("\n", 1)[0].lstrip("#").removeprefix(":"))
+    if start < 0:
+        return None
+    return _single(text[start + 4 :].split("\n", 1)[0].lstrip("#").removeprefix(":"), _LISTED)
 
 
 def _checked(found: Extraction) -> Extraction:
@@ -143,14 +147,14 @@ def _phrase(text: str) -> Extraction | None:
             continue
         # A sentence may end inside a formula, or a line break stand in one, so look for the end behind it.
         end = _SENTENCE_END.search(text, formula_end or begin)
-        return _line(text[begin : end.start() if end else None].strip().strip("*"))
+        return _single(text[begin : end.start() if end else None].strip().strip("*"), _SEVERAL)
     return None
 
 
 def _a_line(text: str) -> Extraction | None:
     start = 0 if text.startswith("A:") else -1
     start = max(start, text.rfind("\nA:") + 1 if "\nA:" in text else -1)
-    return None if start < 0 else _line(text[start + 2 :].split("\n", 1)[0])
+    return None if start < 0 else _single(text[start + 2 :].split("\n", 1)[0], _LISTED)
 
 
 def _bare(text: str) -> Extraction | None:
@@ -162,7 +166,9 @@ def _bare(text: str) -> Extraction | None:
 def _formula(text: str) -> Extraction | None:
     """The last complete formula between `$`, `$$`, `\\[ \\]` or `\\( \\)`."""
     last: Extraction | None = None
-    at = 0
+    # Whether a `$` opens or closes can only be told from the front, so a long text is cut at a line.
+    tail = len(text) - _FORMULA_TAIL
+    at = max(tail, text.find("\n", tail)) if tail > 0 else 0
     while (opening := _OPENER.search(text, at)) is not None:
         end = _formula_end(text, opening.start())
         if end is not None:
@@ -184,9 +190,9 @@ def _formula_end(text: str, begin: int) -> int | None:
     return end + len(closer)
 
 
-def _line(candidate: str) -> Extraction:
-    """A line's content, unless it holds several numbers side by side."""
-    if _SEVERAL.search(candidate, 0, MAX_CHARS) and not _MIXED.fullmatch(candidate, 0, MAX_CHARS):
+def _single(candidate: str, several: re.Pattern[str]) -> Extraction:
+    """A line's content, unless it holds several numbers, of which none is marked more than the others."""
+    if several.search(candidate, 0, MAX_CHARS) and not _MIXED.fullmatch(candidate, 0, MAX_CHARS):
         return Extraction(None, _NO_ANSWER)
     return Extraction(candidate)
 

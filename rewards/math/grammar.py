@@ -7,7 +7,7 @@ Used by `rewards.math.arithmetic` and `rewards.math.sympy_worker`.
     factor   = ["-" | "+"] primary ["!"] ["^" exponent]
     primary  = number | name ["_" index] | "(" sum ")" | "|" sum "|" | \frac{..}{..} | \sqrt[..]{..} | \sin … | …
 
-Relations, intervals and anything else make no tree. Limits: 2,000 tokens, 60 levels. Sums and products are flat, so
+Relations, intervals and anything else make no tree. Limit: 60 levels. Sums and products are flat, so
 that depth means nesting.
 """
 
@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from rewards.math.normalize import Unreadable, is_number, is_word
+from rewards.math.lexer import Unreadable, is_number, is_word
 from rewards.math.rational import decimal
 
-MAX_TOKENS = 2000
 MAX_DEPTH = 60
 
 FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp"})
@@ -29,7 +28,10 @@ _NAMES = frozenset(
     {"alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "sigma", "phi", "omega", "rho", "tau", "epsilon", "pi"}
 )
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
-_WORDS = frozenset({"sqrt", "pi", *FUNCTIONS})
+_MAX_PRODUCT = 3
+_NO_PRODUCTS = frozenset(
+    {"abs", "and", "det", "gcd", "if", "inf", "lcm", "lim", "max", "min", "mod", "nan", "not", "or", "sgn"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,8 @@ def parse(tokens: Sequence[str]) -> Node:
         tokens: `Answer.tokens`.
 
     Raises:
-        Unreadable: `unparsed` when it is no formula of this grammar; `limit/tokens`, `limit/depth`, `limit/magnitude`.
+        Unreadable: `unparsed` when it is no formula of this grammar, `limit/depth`, `limit/magnitude`.
     """
-    if len(tokens) > MAX_TOKENS:
-        raise Unreadable("limit/tokens")
     return _Parser(tokens).whole()
 
 
@@ -198,7 +198,7 @@ class _Parser:
         if self._next == "^":
             self._take()
             exponent = self._argument()
-            if exponent == Number(Fraction(-1)):  # \sin^{-1} is read as arcsin by some and as 1/sin by others
+            if exponent == Apply("neg", (Number(Fraction(1)),)):  # arcsin to some, 1/sin to others
                 raise Unreadable("unparsed")
         if self._next in ("(", "{"):
             argument = self._group()
@@ -215,7 +215,7 @@ class _Parser:
         """`xy` is a product of two variables; a word of the language of formulas is not."""
         if word == "pi" or len(word) == 1:
             return self._indexed(word)
-        if not is_word(word) or not word.isascii() or len(word) > 4:
+        if not word.isalpha() or not word.isascii() or len(word) > _MAX_PRODUCT or word.lower() in _NO_PRODUCTS:
             raise Unreadable("unparsed")
         return Apply("*", (*map(Name, word[:-1]), self._power(self._indexed(word[-1]))))
 

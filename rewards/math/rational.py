@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from rewards.math.normalize import Unreadable, is_number
+from rewards.math.lexer import Unreadable, is_number
 
 MAX_DIGITS = 256
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from rewards.math import normalize, structure, units
-from rewards.math.normalize import SPACE, Unreadable, is_number, is_word
+from rewards.math.lexer import DEGREE, SPACE, USD, Unreadable, is_number, is_word, lex
 from rewards.math.rational import Form, Literal, literal
 from rewards.math.structure import Key
 
@@ -50,9 +50,9 @@ class Answer:
     """The letter, when the answer looks like an option of a multiple-choice question."""
 
 
-_SIMPLE = re.compile(r"-?\d{1,15}")
+_SIMPLE = re.compile(r"-?[0-9]{1,15}")
 _CHOICE = re.compile(r"\(?([A-J])\)?[.:)]?")
-_CURRENCIES = {normalize.USD: "dollar", "$": "dollar", "€": "euro", "£": "pound sterling"}
+_CURRENCIES = {USD: "dollar", "$": "dollar", "€": "euro", "£": "pound sterling"}
 _PERCENTS = frozenset({"percent", "pct", "percentage"})
 _GREEK = frozenset({
     r"\alpha", r"\beta", r"\gamma", r"\delta", r"\theta", r"\lambda", r"\mu", r"\sigma", r"\phi", r"\omega", r"\rho",
@@ -75,7 +75,7 @@ def read(text: str) -> Answer:
     """
     if _SIMPLE.fullmatch(text):
         return Answer(Kind.NUMBER, text, (text,), number=Literal(Fraction(int(text)), Form.INTEGER))
-    tokens = normalize.strip(normalize.lex(text))
+    tokens = normalize.strip(lex(text))
     label, tokens = _take_label(tokens)
     measured = _take_unit(normalize.strip(tokens))
     body = normalize.braced(normalize.strip(measured.tokens))
@@ -165,7 +165,7 @@ def _take_unit(tokens: list[str]) -> _Measured:
         tokens = tokens[:sign] + normalize.strip(tokens[sign + 1 :])
     if tokens[-1:] == ["%"]:
         return _Measured(tokens[:-1], unit, percent=True)
-    if tokens[-1:] == [normalize.DEGREE]:
+    if tokens[-1:] == [DEGREE]:
         return _Measured(tokens[:-1], unit or "degree")
     start = _words_behind(tokens)
     words = [token.lower() for token in tokens[start:]]

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from rewards.math import normalize
-from rewards.math.normalize import Unreadable
+from rewards.math.lexer import Unreadable
 from rewards.math.rational import literal
 
 MAX_PARTS = 256
@@ -41,7 +41,7 @@ _BRACKETS = {"(": ")]", "[": ")]"}
 _PLUS_MINUS = "±"
 
 
-def key(tokens: Sequence[str]) -> Key | None:
+def key(tokens: list[str]) -> Key | None:
     """The key of an answer with several parts; None when it has one.
 
     Raises:
@@ -69,8 +69,7 @@ def is_exact(found: Key) -> bool:
     return isinstance(found, Fraction)
 
 
-def _key(tokens: Sequence[str], depth: int) -> Key:
-    tokens = list(tokens)
+def _key(tokens: list[str], depth: int) -> Key:
     if depth > MAX_DEPTH:
         raise Unreadable("limit/depth")
     pieces = split(tokens)
@@ -86,22 +85,22 @@ def _key(tokens: Sequence[str], depth: int) -> Key:
     return _matrix(tokens, depth) or _plus_minus(tokens, depth) or _leaf(tokens)
 
 
-def _keys(pieces: Sequence[Sequence[str]], depth: int) -> tuple[Key, ...]:
+def _keys(pieces: Sequence[list[str]], depth: int) -> tuple[Key, ...]:
     if len(pieces) > MAX_PARTS:
         raise Unreadable("limit/nodes")
     return tuple(_key(piece, depth + 1) for piece in pieces)
 
 
-def _set(pieces: Sequence[Sequence[str]], depth: int) -> Parts:
+def _set(pieces: Sequence[list[str]], depth: int) -> Parts:
     parts = list[Key]()
     for part in _keys(pieces, depth):
-        # `1 \pm 2, 5` has three parts: the pair that a sign stands for joins the others.
+        # `\pm 2, 5` has three parts: the pair that a sign stands for joins the others.
         pair = part.unordered if isinstance(part, Parts) and part.brackets == _PLUS_MINUS else frozenset({(part, 1)})
         parts += [inner for inner, _ in pair]
     return Parts("", unordered=frozenset(Counter(parts).items()))
 
 
-def _plus_minus(tokens: Sequence[str], depth: int) -> Parts | None:
+def _plus_minus(tokens: list[str], depth: int) -> Parts | None:
     if tokens[:1] != [r"\pm"]:
         return None
     found = literal(tokens[1:])
@@ -111,7 +110,7 @@ def _plus_minus(tokens: Sequence[str], depth: int) -> Parts | None:
     return Parts(brackets, unordered=frozenset({(found.value, 1), (-found.value, 1)}))
 
 
-def _matrix(tokens: Sequence[str], depth: int) -> Parts | None:
+def _matrix(tokens: list[str], depth: int) -> Parts | None:
     begin, end = tokens[:4], tokens[-4:]
     if begin[:1] != [r"\begin"] or end[:1] != [r"\end"] or begin[1:] != end[1:] or tokens.count(r"\begin") > 1:
         return None

@@ -17,9 +17,11 @@ import sympy
 
 from rewards.math.arithmetic import magnitude_is_safe
 from rewards.math.grammar import Apply, Name, Node, Number, parse
-from rewards.math.normalize import Unreadable
+from rewards.math.lexer import Unreadable
 
 _MAX_EXPONENT = 200
+_ROUNDED = sympy.Rational(1, 10**6)
+_DIGITS = 50
 _CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
 
 
@@ -35,11 +37,15 @@ def same(request: Mapping[str, Sequence[str]]) -> bool | None:
         return None
     if left == right:
         return True
-    difference = left - right
-    if difference.free_symbols != set() and left.free_symbols != right.free_symbols:
-        difference = sympy.simplify(difference)
-    verdict = difference.equals(0)
+    if any(_is_decimal(request[side]) for side in ("prediction", "gold")) and (left - right).is_comparable:
+        return bool(abs(left - right).evalf(_DIGITS) <= _ROUNDED * abs(left).evalf(_DIGITS))
+    verdict = (left - right).equals(0)
     return None if verdict is None else bool(verdict)
+
+
+def _is_decimal(tokens: Sequence[str]) -> bool:
+    """A decimal is as good as its digits: 1.4142136 is the square root of 2, 1.41 is not."""
+    return len(tokens) <= 2 and "." in tokens[-1]
 
 
 def _build(node: Node) -> Any:
