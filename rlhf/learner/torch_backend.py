@@ -32,6 +32,7 @@ class Config:
     betas: list[float] | None = None
     """Decay of the first and second moment; null means 0.9, 0.999."""
     eps: float = 1e-8
+    """Added to the root of the second moment."""
     weight_decay: float = 0.0
     """Decoupled; applied to matrices only, never to norms and biases."""
     grad_clip: float = 1.0

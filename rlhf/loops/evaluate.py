@@ -35,7 +35,9 @@ class Config:
     k: list[int] = field(default_factory=lambda: [1, 4])
     """The k of pass@k; none above `samples`."""
     temperature: float = 1.0
+    """Of the sampled measures."""
     top_p: float = 1.0
+    """Of the sampled measures."""
     greedy: bool = True
     """Also measure greedy decoding, one sample per prompt."""
 

@@ -41,6 +41,7 @@ class Config:
     max_per_prompt: int = 0
     """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
     filters: dict[str, Component] = slots("rollout.filters")
+    """Groups and samples to leave out before selecting."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 0
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""

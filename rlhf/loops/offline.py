@@ -40,6 +40,7 @@ class Config:
     """`task` for the task's solutions, the name of an earlier generate stage, or a JSONL/Parquet path whose rows hold
     `messages` (or `prompt`) and `completion`."""
     loss: Component = slot("rlhf.losses", "ce")
+    """What the learner minimises."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 100
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""

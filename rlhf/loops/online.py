@@ -45,7 +45,9 @@ class Config:
     samples_per_prompt: int = 8
     """Samples per prompt: the group size."""
     advantage: Component = slot("rlhf.advantages", "grpo")
+    """How rewards become advantages."""
     loss: Component = slot("rlhf.losses", "policy")
+    """What the learner minimises."""
     filters: dict[str, Component] = slots("rollout.filters")
     """Which groups and samples to leave out of the update."""
     max_refills: int = 0

@@ -33,6 +33,7 @@ class RunSettings:
     name: str
     """Folder of the run below `folder`."""
     folder: str = "runs"
+    """Where runs are kept, relative to the working directory."""
 
     @property
     def path(self) -> Path:
@@ -52,10 +53,12 @@ class Settings:
     """auto, cpu, cuda or cuda:N."""
     model: load.Config
     task: Component = slot("rlhf.tasks", "sums")
+    """Where prompts and golds come from."""
     rewards: dict[str, Component] = slots("rewards")
     """Reward components by label, the primary first; empty uses the task's own."""
     rubric: RubricConfig = field(default_factory=RubricConfig)
     engine: Component = slot("rollout", "transformers_engine")
+    """What samples."""
     sampling: Sampling = field(default_factory=Sampling)
     """How rollouts are sampled; evaluation shares its token budget and stop strings."""
     evaluation: evaluate.Config = field(default_factory=evaluate.Config)
