@@ -133,7 +133,7 @@ class WorkerPool:
         self._live: set[Worker] = set()
         # Linux sends the death signal when the *thread* that started a process ends, so one lasting thread starts all.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="reward-workers")
-        self._finalizer = weakref.finalize(self, _kill_all, self._live)
+        self._finalizer = weakref.finalize(self, _end, self._live, self._slots)
 
     def __enter__(self) -> Self:
         return self
@@ -194,21 +194,9 @@ class WorkerPool:
     def close(self) -> None:
         """Kill all workers, busy ones included. The pool cannot be used again."""
         self._closed = True
-        if os.getpid() != self._owner:
-            return
-        self._finalizer()
-        self._starter.shutdown(wait=False)
-        # Whoever holds a busy worker sees it end and puts its slot back; only idle ones are left to release here.
-        idle: list[Worker | None] = []
-        while not self._slots.empty():
-            try:
-                idle.append(self._slots.get_nowait())
-            except queue.Empty:  # another thread was faster
-                break
-        for worker in idle:
-            if worker is not None:
-                self._retire(worker)
-            self._slots.put(None)
+        if os.getpid() == self._owner:
+            self._finalizer()
+            self._starter.shutdown(wait=False)
 
     def _run_batch(self, target: str, items: Sequence[object], *, timeout_s: float) -> list[Outcome]:
         """Outcomes of all items; a worker that is lost on one is replaced for the rest."""
@@ -313,6 +301,17 @@ class WorkerPool:
         return WorkerError("died", f"the worker ended with {how}")
 
 
-def _kill_all(live: set[Worker]) -> None:
+def _end(live: set[Worker], slots: queue.LifoQueue[Worker | None]) -> None:
+    """Kill all workers and release the idle ones; whoever holds a busy one sees it end, and releases it."""
     for worker in list(live):
         worker.kill()
+    idle: list[Worker | None] = []
+    while not slots.empty():
+        try:
+            idle.append(slots.get_nowait())
+        except queue.Empty:  # another thread was faster
+            break
+    for worker in idle:
+        if worker is not None:
+            worker.release()
+        slots.put(None)

@@ -3,7 +3,8 @@
     rewards:
       accuracy: {name: user_function, path: mylab.rewards.accuracy}
 
-A function is known by its parameter names, and may be of either kind in common use:
+A function is known by its parameter names, and may be of either kind in common use (https://huggingface.co/docs/trl,
+"Using a custom reward function"; https://verl.readthedocs.io, "Implement Reward Function for Dataset"):
 
     TRL     f(completions, **columns) -> list[float | None]        one call per group; `prompts` is given when asked for
     verl    f(data_source, solution_str, ground_truth, extra_info) -> float | dict           one call per completion
@@ -24,6 +25,7 @@ permits and only few environment variables; a function that asks a server needs 
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Verdict
 
+_LOG = logging.getLogger(__name__)
 _FIX = (
     "write f(prompts, completions, **columns) -> list of floats (TRL), "
     "or compute_score(data_source, solution_str, ground_truth, extra_info) -> float or dict (verl)"
@@ -119,8 +122,10 @@ def _call(cfg: Config, tools: Tools, request: dict[str, Json]) -> object:
     except base.WorkerError as error:
         if error.kind == "import":
             raise _not_importable(cfg, error.message) from error
+        _LOG.warning("user function '%s' failed: %s", cfg.path, error)
         raise _Failed(base.crash(error.exception or error.kind)) from error
     except Exception as error:
+        _LOG.warning("user function '%s' failed", cfg.path, exc_info=True)
         raise _Failed(base.crash(type(error).__name__)) from error
 
 

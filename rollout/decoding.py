@@ -42,7 +42,7 @@ class Rows:
 
     def __init__(self, requests: Sequence[Request], *, prompt_mask: Tensor, context: int, sampling: Sampling) -> None:
         device, size, budget = prompt_mask.device, len(requests), sampling.max_tokens
-        self._sampling = sampling
+        self._sampling, self._context = sampling, context
         self._index = torch.arange(size)
         self._tokens = torch.zeros((size, budget), dtype=torch.long, device=device)
         self._logprobs = torch.zeros((size, budget), device=device)
@@ -84,8 +84,8 @@ class Rows:
         return self._tokens[:, max(0, column + 1 - width) : column + 1]
 
     def positions(self, column: int) -> Tensor:
-        """[R, 1] position of the token drawn at `column`."""
-        return (self._prompt_length + column)[:, None]
+        """[R, 1] position of the token drawn at `column`; a row that waits to be retired stays at its context's last."""
+        return (self._prompt_length + column).clamp(max=self._context - 1)[:, None]
 
     def num_ended(self) -> int:
         return int((self._stop != _LIVE).sum())

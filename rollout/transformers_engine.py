@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request, StopReason
@@ -49,9 +49,16 @@ def build(cfg: Config, spec: EngineSpec) -> TransformersEngine:
 
 
 class TransformersEngine:
-    """Implements `rlhf.core.protocols.Engine`. Not thread-safe: one `generate` at a time."""
+    """Implements `rlhf.core.protocols.Engine`. Not thread-safe: one `generate` at a time.
+
+    Raises:
+        DataError: a model with recurrent layers.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: Config) -> None:
+        if model._is_stateful:
+            fix = "use a model whose layers all have attention (Llama, Qwen, Mistral, Gemma, GPT-2, …)"
+            raise DataError("model.path", f"{type(model).__name__} has recurrent layers", fix=fix)
         self._model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._cfg = cfg

@@ -19,6 +19,9 @@ step is total, bounded and linear or nearly so in the length of the completion; 
     the gold is empty or cannot be read                      None   unparsable   unparsed/gold
     sympy was asked and was killed, or failed                None   timeout, crash
 
+Conventions are those of GSM8K (arXiv 2110.14168: `####`, one number, commas removed) and MATH (arXiv 2103.03874: the
+last box). Their graders compare normalised strings; here equal values in different spellings are equal as well.
+
 An unreadable answer is the model's doing and costs it the reward; an unreadable gold is ours and costs the sample. The
 rates per reason show a model that learns to exploit the grader.
 """

@@ -47,7 +47,7 @@ def braced(tokens: Sequence[str]) -> list[str]:
     r"""Without spaces, and with braces where they are needed: `\frac12` gets them, `x^{2}` and `{x}` lose them.
 
     Raises:
-        Unreadable: braces do not match.
+        Unreadable: braces do not match, or an argument is missing.
     """
     tokens = _without_spaces(tokens)
     if not _STRUCTURED.intersection(tokens):
@@ -59,7 +59,7 @@ def braced(tokens: Sequence[str]) -> list[str]:
         at = _after_option(tokens, i)
         for _ in range(_ARGUMENTS.get(token, 0)):
             if at >= len(tokens):
-                break
+                raise Unreadable("unparsed")
             if tokens[at] == "{":
                 end = match[at]
                 if token not in "^_" or end != at + 2:

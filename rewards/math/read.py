@@ -52,7 +52,7 @@ class Answer:
 
 _SIMPLE = re.compile(r"-?[0-9]{1,15}")
 _CHOICE = re.compile(r"\(?([A-J])\)?[.:)]?")
-_CURRENCIES = {USD: "dollar", "$": "dollar", "€": "euro", "£": "pound sterling"}
+_CURRENCIES = {USD: "dollar", "$": "dollar", "€": "euro", "£": "pound"}
 _PERCENTS = frozenset({"percent", "pct", "percentage"})
 _GREEK = frozenset({
     r"\alpha", r"\beta", r"\gamma", r"\delta", r"\theta", r"\lambda", r"\mu", r"\sigma", r"\phi", r"\omega", r"\rho",

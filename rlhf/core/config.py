@@ -25,6 +25,9 @@ from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+LABELLED = ("run",)
+"""Blocks whose `name` is a label: changing it changes nothing else. Everywhere else `name` chooses a component."""
+
 Tree = dict[str, Any]
 """Raw YAML content, before `build` has checked it."""
 
@@ -65,7 +68,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         if "=" not in item:
             raise ConfigError(item, "is not an override", fix="write key=value, for example rl.steps=20")
     try:
-        merged = OmegaConf.merge(base, own, OmegaConf.from_dotlist(list(overrides)))
+        merged = _merged(base, own, OmegaConf.from_dotlist(list(overrides)))
         tree = OmegaConf.to_container(merged, resolve=True)
         base_tree = OmegaConf.to_container(base, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
@@ -206,9 +209,30 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, DictConfig, t
     base, parents = OmegaConf.create({}), ()
     for name in names:
         above, content, grand = _read(path.parent / str(name), (*seen, path))
-        base = typing.cast(DictConfig, OmegaConf.merge(base, above, content))
+        base = _merged(base, above, content)
         parents = (*parents, *grand, (path.parent / str(name)).resolve())
     return base, own, parents
+
+
+def _merged(*layers: DictConfig) -> DictConfig:
+    """Later layers win key by key, except that naming another component starts it from its own defaults."""
+    out = OmegaConf.create({})
+    for layer in layers:
+        _forget_replaced(out, layer)
+        out = typing.cast(DictConfig, OmegaConf.merge(out, layer))
+    return out
+
+
+def _forget_replaced(below: DictConfig, above: DictConfig, inside: str = "") -> None:
+    """Drop the keys of a component that the layer above replaces by another one."""
+    for key in [k for k in above if not OmegaConf.is_missing(above, k) and k in below]:
+        old, new = below._get_node(key), above._get_node(key)
+        if not isinstance(old, DictConfig) or not isinstance(new, DictConfig) or old._is_none() or new._is_none():
+            continue
+        if f"{inside}{key}" not in LABELLED and {"name"} <= old.keys() & new.keys() and old["name"] != new["name"]:
+            below[key] = {}
+        else:
+            _forget_replaced(old, new, f"{inside}{key}.")
 
 
 def _container(node: DictConfig) -> Tree:

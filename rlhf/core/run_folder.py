@@ -2,7 +2,8 @@
 
 Append-only logs (`metrics.jsonl`, `samples.jsonl`, `data/*.jsonl`) are cut back to the length that the last checkpoint
 recorded, so that a continued run appends what an uninterrupted one would have written. A lock makes a second writer
-fail instead of mixing two runs.
+fail instead of mixing two runs. A folder belongs to the config that it was started with as soon as it holds anything
+that training wrote; a start that failed before that leaves nothing worth keeping, and another config may take over.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
+import yaml
+
+from rlhf.core.config import flatten
 from rlhf.core.errors import RunFolderError
+
+_MISSING = object()
 
 
 class RunFolder:
@@ -42,25 +49,24 @@ class RunFolder:
             config_yaml: the resolved config; an existing folder must hold the same.
 
         Raises:
-            RunFolderError: another process writes here, or the folder belongs to a run with another config.
+            RunFolderError: another process writes here, the folder belongs to a run with another config or to something
+                else, or it cannot be made.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self.close()
             raise RunFolderError(str(self.path), "another process is writing this run", fix="wait for it") from error
-        if not self.config.exists():
-            strangers = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
-            if strangers:
-                fix = "choose another run.name; a run never overwrites a folder"
-                raise RunFolderError(str(self.path), f"holds files of something else: {strangers[:3]}", fix=fix)
-            return False
-        if (before := self.config.read_text()) != config_yaml:
-            changed = _changed_lines(before, config_yaml)
-            fix = "choose another run.name, or give the overrides that this run was started with"
-            raise RunFolderError(str(self.path), f"holds a run with another config ({changed})", fix=fix)
-        return True
+        except OSError as error:
+            fix = "choose another run.folder or run.name, or mend the permissions"
+            raise RunFolderError(str(self.path), f"cannot be written: {error}", fix=fix) from error
+        try:
+            return self._is_own(config_yaml)
+        except RunFolderError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the lock."""
@@ -76,15 +82,35 @@ class RunFolder:
         """Cut the logs back to what a checkpoint recorded.
 
         Raises:
-            RunFolderError: a log is shorter than the checkpoint says.
+            RunFolderError: a log is shorter than the checkpoint says, or gone.
         """
-        for path in self._logs():
-            size, have = offsets.get(str(path.relative_to(self.path)), 0), path.stat().st_size
-            if have < size:
+        sizes = self.offsets()
+        for name, size in offsets.items():
+            if (have := sizes.get(name, 0)) < size:
                 fix = "restore the file, or delete the run folder and start again"
-                raise RunFolderError(str(path), f"has {have} bytes, its checkpoint says {size}", fix=fix)
-            if have > size:
-                os.truncate(path, size)
+                raise RunFolderError(str(self.path / name), f"has {have} bytes, its checkpoint says {size}", fix=fix)
+        for name, have in sizes.items():
+            if have > (size := offsets.get(name, 0)):
+                os.truncate(self.path / name, size)
+
+    def _is_own(self, config_yaml: str) -> bool:
+        present = {p.name for p in self.path.iterdir() if not p.name.startswith(".")}
+        if not self.config.exists():
+            if present:
+                problem = f"holds files of something else: {', '.join(sorted(present)[:3])}"
+                fix = "choose another run.name; a run never overwrites a folder"
+                raise RunFolderError(str(self.path), problem, fix=fix)
+            return False
+        if (before := self.config.read_text(encoding="utf-8")) == config_yaml:
+            return True
+        start = (self.config, self.base_config, self.environment, self.model, self.tensorboard)
+        if self.environment.name in present and present <= {p.name for p in start}:
+            for path in (self.model, self.tensorboard):
+                _remove_whole(path)
+            return False
+        problem = f"holds a run with another config: {_changed(before, config_yaml)}"
+        fix = "choose another run.name, or give the overrides that this run was started with"
+        raise RunFolderError(str(self.path), problem, fix=fix)
 
     def _logs(self) -> list[Path]:
         """Every append-only file there is."""
@@ -102,7 +128,8 @@ def write_whole(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise RunFolderError(str(path), f"cannot be written: {error}", fix="free disk space, then run again") from error
+        fix = "free disk space or mend folder and permissions, then run again"
+        raise RunFolderError(str(path), f"cannot be written: {error}", fix=fix) from error
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -123,13 +150,33 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a log; a last line that a kill cut short is left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    # As bytes: a kill may have cut the last line inside a character.
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield json.loads(line)
 
 
-def _changed_lines(before: str, after: str) -> str:
-    gone = [line.strip() for line in before.splitlines() if line not in after.splitlines()]
-    new = [line.strip() for line in after.splitlines() if line not in before.splitlines()]
-    return f"there: {', '.join(gone[:3]) or 'fewer keys'}; now: {', '.join(new[:3]) or 'fewer keys'}"
+def _remove_whole(folder: Path) -> None:
+    """Delete a folder so that a kill leaves all of it or nothing under its name."""
+    hidden = folder.with_name(f".old_{folder.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if folder.exists():
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def _changed(before: str, after: str) -> str:
+    """The keys in which two configs differ: `rl.steps is 7 there and 9 here`."""
+    there, here = _flat(before), _flat(after)
+    keys = [key for key in there | here if there.get(key, _MISSING) != here.get(key, _MISSING)]
+    shown = [f"{key} is {there.get(key, 'not set')} there and {here.get(key, 'not set')} here" for key in keys[:5]]
+    return "; ".join(shown) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def _flat(text: str) -> dict[str, Any]:
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return flatten(cast("dict[str, Any]", content)) if isinstance(content, dict) else {}

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there at all.
 
 A checkpoint is written into a hidden folder, its files are hashed and flushed to disk, and one rename makes it appear
-as `step_N`. A crash at any moment leaves the earlier ones untouched and at most a hidden leftover, which the next
-write removes. Only JSON and safetensors are ever read.
+as `step_N`; one rename makes it vanish before its files are deleted. A crash at any moment leaves the earlier ones
+untouched and at most hidden leftovers, which the next write removes. Only JSON and safetensors are ever read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def writing(root: Path, step: int, *, state: dict[str, Any]) -> Iterator[Path]:
     final, hidden = root / f"step_{step}", root / f".writing_step_{step}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".writing_*"):
+        for leftover in (*root.glob(".writing_*"), *root.glob(".dropped_*")):
             shutil.rmtree(leftover)
         hidden.mkdir()
         yield hidden
@@ -110,7 +110,9 @@ def prune(root: Path, *, keep: int, protect: Collection[int]) -> None:
     present = steps(root)
     for step in present[:-keep] if keep else []:
         if step not in protect:
-            shutil.rmtree(root / f"step_{step}")
+            hidden = root / f".dropped_step_{step}"
+            os.rename(root / f"step_{step}", hidden)
+            shutil.rmtree(hidden)
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

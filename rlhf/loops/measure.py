@@ -14,9 +14,8 @@ from rich.table import Table
 
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, write_whole
-from rlhf.loops import pipeline, settings, setup
+from rlhf.loops import pipeline, settings, setup, summary
 from rlhf.loops.evaluate import Result
-from rlhf.report.html import write_report
 from rlhf.report.stats import Interval
 
 
@@ -70,4 +69,4 @@ def report(run: Path) -> Path:
     """
     if not (run / "config.yaml").exists():
         raise RunFolderError(str(run), "is not a run folder: it has no config.yaml", fix="give runs/<name>")
-    return write_report(run)
+    return summary.report(RunFolder(run))

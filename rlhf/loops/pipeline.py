@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from rlhf.core.run_folder import RunFolder, write_whole
+from rlhf.core.config import flatten
+from rlhf.core.errors import RunFolderError
+from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
 from rlhf.loops import setup, summary
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
 from rlhf.report.console import make_console, print_result
-from rlhf.report.html import write_report
 from rlhf.report.tensorboard import TensorBoard
 from rlhf.sync.inproc import InProcessSync
+
+NUMERIC = ("git", "packages.", "cpu_threads", "gpu")
+"""What of the environment can change the numbers of a run that goes on in another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a run stands: its progress, and the folder with the weights of that moment."""
+    """Where a run stands: its progress, the folder with the weights of that moment, and how long its logs were."""
 
     progress: Progress
     weights: Path
+    offsets: Mapping[str, int]
 
 
 def train(experiment: Experiment) -> Path:
@@ -45,54 +51,90 @@ def train(experiment: Experiment) -> Path:
     folder.open(experiment.to_yaml())
     try:
         if folder.summary.exists():
-            print(f"{folder.path} is complete: nothing to do. Report: {folder.report}")
+            report = folder.report if folder.report.exists() else summary.report(folder)
+            print(f"{folder.path} is complete: nothing to do. Report: {report}")
             print("To train on, choose another run.name, with model.path set to its last checkpoint.")
             return folder.path
         _write_start(folder, experiment, threads)
         shared = setup.parts(settings, folder.model)
         now = standing(folder, shared.model_folder)
-        folder.cut(_offsets(folder, now))
+        folder.cut(now.offsets)
         with shared.pool:
-            asyncio.run(_stages(experiment, shared, folder, now))
+            asyncio.run(_run(experiment, shared, folder, now))
         return folder.path
     finally:
         folder.close()
 
 
-def standing(folder: RunFolder, start: Path) -> Standing:
-    """The newest checkpoint, or the model that the run starts from."""
-    present = checkpoint.steps(folder.checkpoints)
+def standing(folder: RunFolder, start: Path, *, before: int | None = None) -> Standing:
+    """The newest checkpoint, or the model that the run starts from.
+
+    Args:
+        folder: of the run.
+        start: folder of that model.
+        before: leave out the checkpoints of this step and later ones.
+    """
+    present = [step for step in checkpoint.steps(folder.checkpoints) if before is None or step < before]
     if not present:
-        return Standing(Progress(), start)
+        return Standing(Progress(), start, {})
     found = checkpoint.read(folder.checkpoints, present[-1])
-    return Standing(Progress(**found.state["progress"]), found.folder)
+    return Standing(Progress(**found.state["progress"]), found.folder, found.state["offsets"])
 
 
-async def _stages(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing) -> None:
+async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing) -> None:
     settings, progress = experiment.settings, now.progress
     total = sum(s.config.steps for s in experiment.stages)
     with make_console(total, run=settings.run.name, done=progress.step) as console:
-        tb = TensorBoard(
-            folder.tensorboard,
-            tasks=[settings.task.name],
-            purge_step=progress.step + 1 if progress.step else None,
-        )
-        if not progress.step:
-            tb.write_hparams(yaml.safe_load(experiment.to_yaml()))
+        tb = TensorBoard(folder.tensorboard, tasks=[settings.task.name], purge_step=0)
+        tb.write_hparams(yaml.safe_load(experiment.to_yaml()))
+        # A killed process takes along what it had not flushed, so the curves start anew from the log.
+        for row in read_lines(folder.metrics):
+            tb.write(row["step"], {key: value for key, value in row.items() if isinstance(value, float)})
         recorder = Recorder(folder, [tb, console], progress.seconds)
-        weights = now.weights
-        for index, stage in enumerate(experiment.stages):
-            if index < progress.stage or (index == progress.stage and progress.stage_step >= stage.config.steps):
-                continue
-            if index > progress.stage or not progress.step:
-                progress.enter(index)
+
+        def announce(stage: StageSettings) -> None:
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
-            await run_stage(experiment, stage, shared, folder, Standing(progress, weights), recorder)
-            weights = folder.checkpoints / f"step_{progress.step}"
+
+        await run_stages(experiment, shared, folder, now, recorder, announce=announce)
         recorder.close()
     result = summary.write(folder, progress)
-    report = write_report(folder.path, token_text=lambda token: str(shared.tokenizer.decode([token])))
-    print_result(result.base_accuracy, result.final_accuracy, report=report)
+    print_result(result.base_accuracy, result.final_accuracy, report=summary.report(folder))
+
+
+async def run_stages(
+    experiment: Experiment,
+    shared: setup.Parts,
+    folder: RunFolder,
+    now: Standing,
+    recorder: Recorder,
+    *,
+    announce: Callable[[StageSettings], None],
+    stop_before: int | None = None,
+) -> Stage | None:
+    """Run the stages that are left, in order.
+
+    Args:
+        announce: told of every stage before it runs.
+        stop_before: global step to stop in front of, with the roles of its stage at work.
+
+    Returns:
+        The last stage that ran; None when nothing was left to do.
+    """
+    progress, weights = now.progress, now.weights
+    made = None
+    for index, stage in enumerate(experiment.stages):
+        if index < progress.stage or (index == progress.stage and progress.stage_step >= stage.config.steps):
+            continue
+        if index > progress.stage or not progress.step:
+            progress.enter(index)
+        announce(stage)
+        last = progress.step - progress.stage_step + stage.config.steps
+        here = Standing(progress, weights, {})
+        made = await run_stage(experiment, stage, shared, folder, here, recorder, stop_before=stop_before)
+        if stop_before is not None and stop_before <= last:
+            break
+        weights = folder.checkpoints / f"step_{progress.step}"
+    return made
 
 
 async def run_stage(
@@ -143,16 +185,25 @@ def _stage_start(folder: RunFolder, progress: Progress, start: Path) -> Path:
     return folder.checkpoints / f"step_{begun}" if begun else start
 
 
-def _offsets(folder: RunFolder, now: Standing) -> dict[str, int]:
-    if not now.progress.step:
-        return {}
-    return checkpoint.read(folder.checkpoints, now.progress.step).state["offsets"]
-
-
 def _write_start(folder: RunFolder, experiment: Experiment, threads: int) -> None:
-    """What a run was started from. The config comes first: it makes the folder this run's own."""
-    if not folder.config.exists():
+    """What a run was started from. The config comes first: it makes the folder this run's own.
+
+    Raises:
+        RunFolderError: the run has begun, and its data are no longer those that it began with.
+    """
+    now = summary.environment(experiment, threads)
+    if not folder.metrics.exists():
         write_whole(folder.config, experiment.to_yaml())
-    if not folder.environment.exists():
         write_whole(folder.base_config, experiment.base_yaml())
-        write_whole(folder.environment, json.dumps(summary.environment(experiment, threads), indent=1))
+        write_whole(folder.environment, json.dumps(now, indent=1))
+        return
+    began = json.loads(folder.environment.read_text(encoding="utf-8"))
+    changed = [source for source, found in now["data"].items() if began["data"].get(source) != found]
+    if changed:
+        problem = f"the run began with other content of {', '.join(changed)}"
+        fix = "restore these files, or choose another run.name to start with what they hold now"
+        raise RunFolderError(str(folder.path), problem, fix=fix)
+    here, there = flatten(now), flatten(began)
+    for key in here | there:
+        if key.startswith(NUMERIC) and here.get(key) != there.get(key):
+            print(f"note: {key} was {there.get(key)} when this run began and is {here.get(key)}: numbers may differ")

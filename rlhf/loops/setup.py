@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.pool import WorkerPool
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import EngineHandle, EngineSpec, LearnerHandle, Task
+from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.learner.learner import Learner
@@ -25,6 +28,9 @@ from rlhf.loops.settings import Settings
 from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.local import LocalEngine, LocalLearner
+
+_RENDERED = 64
+"""Prompts whose length is counted in tokens before a run starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +71,15 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
     Args:
         settings: of the run.
         model_folder: where a model made by `model.init` is written, or was.
+
+    Raises:
+        UserError: the data, the model or the tokenizer cannot be used, or do not fit each other.
     """
     made = task(settings)
-    if settings.model.init is not None and (model_folder / "config.json").exists():
-        folder = model_folder
+    if settings.model.init is None or not model_folder.exists():
+        folder = _make_model(settings, model_folder, made)
     else:
-        texts = (text for p in made.train() for text in (*(m.content for m in p.messages), p.solution or "", p.gold))
-        hidden = model_folder.with_name(f".{model_folder.name}")
-        folder = load.prepare(settings.model, hidden, texts=texts, seed=settings.seed)
-        if folder == hidden:
-            folder = hidden.rename(model_folder)
+        folder = model_folder
     template = settings.model.chat_template if settings.model.init is None else None
     tokenizer = load.load_tokenizer(folder, chat_template=template, trust_remote_code=settings.model.trust_remote_code)
     check_tokenizer(tokenizer)
@@ -147,18 +152,39 @@ def evaluator(settings: Settings, shared: Parts) -> Evaluator:
     )
 
 
-def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The longest of the first prompts and a whole answer must fit the model's context."""
-    context = context_length(folder)
-    longest = max(len(render_prompt(tokenizer, p)) for p in made.train()[:64])
-    if longest + settings.sampling.max_tokens > context:
-        fix = "lower sampling.max_tokens, shorten the prompts, or use a model with a longer context"
-        problem = f"a prompt of {longest} tokens and {settings.sampling.max_tokens} new ones exceed {context} positions"
-        raise ConfigError("sampling.max_tokens", problem, fix=fix)
-
-
 def context_length(folder: Path) -> int:
     """Positions of the model in a folder."""
     raw: Mapping[str, object] = json.loads((folder / "config.json").read_text())
     found = raw.get("max_position_embeddings") or raw.get("n_positions")
     return int(str(found)) if found else 2**31
+
+
+def _make_model(settings: Settings, folder: Path, made: Task) -> Path:
+    """Find or download the model, or make it; a kill leaves a made one whole under its name, or not there."""
+    texts = (text for p in made.train() for text in (*(m.content for m in p.messages), p.solution or "", p.gold))
+    hidden = folder.with_name(f".{folder.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    try:
+        found = load.prepare(settings.model, hidden, texts=texts, seed=settings.seed)
+        return hidden.rename(folder) if found == hidden else found
+    except (OSError, SafetensorError) as error:
+        fix = "free disk space or mend the folder's permissions, then run the same command again"
+        raise DataError(str(folder), f"the new model cannot be written: {error}", fix=fix) from error
+
+
+def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The longest prompt and a whole answer must fit the model's context. What is longest in characters is rendered."""
+
+    def characters(prompt: Prompt) -> int:
+        return sum(len(message.content) for message in prompt.messages)
+
+    context = context_length(folder)
+    prompts = sorted((*made.train(), *made.held_out()), key=characters)[-_RENDERED:]
+    longest, name = max((len(render_prompt(tokenizer, p)), p.id) for p in prompts)
+    if longest + settings.sampling.max_tokens > context:
+        fix = "lower sampling.max_tokens, shorten the prompts, or use a model with a longer context"
+        problem = (
+            f"prompt {name} of {longest} tokens and {settings.sampling.max_tokens} new ones exceed the"
+            f" {context} positions of {folder}"
+        )
+        raise ConfigError("sampling.max_tokens", problem, fix=fix)

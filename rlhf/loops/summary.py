@@ -17,8 +17,11 @@ import torch
 
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.data import sources
+from rlhf.learner import checkpoint
 from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import Progress
+from rlhf.models import load
+from rlhf.report.html import write_report
 from rlhf.report.stats import Interval
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "numpy", "scipy", "sympy", "datasets")
@@ -69,6 +72,17 @@ def write(folder: RunFolder, progress: Progress) -> Summary:
     )
     write_whole(folder.summary, json.dumps(asdict(result), indent=1))
     return result
+
+
+def report(folder: RunFolder) -> Path:
+    """Write `report.html` of a run, finished or not; tokens are shown as text where the run has a tokenizer yet."""
+    saved = [folder.checkpoints / f"step_{step}" for step in reversed(checkpoint.steps(folder.checkpoints))]
+    home = next((place for place in (*saved, folder.model) if (place / "tokenizer_config.json").exists()), None)
+    if home is None or not folder.environment.exists():
+        return write_report(folder.path)
+    trusted = json.loads(folder.environment.read_text(encoding="utf-8"))["trust_remote_code"]
+    tokenizer = load.load_tokenizer(home, trust_remote_code=trusted)
+    return write_report(folder.path, token_text=lambda token: str(tokenizer.decode([token])))
 
 
 def peak_memory_bytes() -> int:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from rlhf.core.errors import DataError
+
 NAME = "packed_sdpa"
 BUCKET_RATIO = 1.25
 """Longest over shortest sequence of a bucket, at most: bounds the padded work in attention."""
@@ -82,8 +84,14 @@ def packed_sdpa(
 
     Returns:
         [1, N, heads, head_dim], and no attention weights.
+
+    Raises:
+        DataError: the architecture masks its attention in a way of its own, or caps the scores.
     """
-    assert attention_mask is None and softcap is None, "masks and soft-capped scores need another attention"
+    if attention_mask is not None or softcap is not None:
+        fix = "use another architecture (Llama, Qwen, Mistral, Gemma 3, GPT-2, …)"
+        problem = "caps attention scores or has an attention mask of its own, which packed attention does not compute"
+        raise DataError(type(module).__name__, problem, fix=fix)
     flat = [t[0].transpose(0, 1).flatten(1) for t in (query, key, value)]
     out: list[Tensor] = []
     for bucket in packing.buckets:

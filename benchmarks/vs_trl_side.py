@@ -1,0 +1,240 @@
+"""One side of `vs_trl.py`, in a process of its own: a recipe run by our pipeline, or by TRL's GRPOTrainer.
+
+    python benchmarks/vs_trl_side.py ours|trl OUT.json CONFIG [key=value …]
+
+Both sides read the same config: same starting weights, prompts in the same order, group size, sampling, reward, optimizer
+and number of updates. Held-out accuracy is measured by our evaluator on both sides, between steps, with the clock
+stopped. `OUT.json` holds one `Step` per step; step 0 is the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewards.math import verify
+from rlhf.core.protocols import EngineHandle
+from rlhf.core.run_folder import RunFolder, read_lines
+from rlhf.core.types import Prompt
+from rlhf.data.render import render_prompt
+from rlhf.loops import online, pipeline, settings, setup
+from rlhf.loops.evaluate import Evaluator
+from rlhf.loops.prompts import PromptStream
+from rlhf.loops.settings import Experiment
+
+SPREAD = "vs_trl_side.spread"
+"""Dotted path of the reward under which every group has signal."""
+
+
+@dataclass(kw_only=True)
+class Step:
+    """What one step took, from the end of the step before, without evaluation and checkpoints."""
+
+    step: int
+    seconds: float
+    length: float
+    """Mean tokens per sample."""
+    accuracy: float | None = None
+    """Held-out, sampled, after the step."""
+
+
+def main() -> None:
+    side, out, config, *overrides = sys.argv[1:]
+    experiment = settings.read(Path(config), overrides)
+    steps = {"ours": ours, "trl": trl}[side](experiment)
+    assert torch.get_num_threads() == experiment.settings.threads, "both sides compute with the same threads"
+    Path(out).write_text(json.dumps([asdict(step) for step in steps]))
+
+
+def spread(completions: Sequence[str], **columns: object) -> list[float]:
+    """A reward in [0, 1) that differs between any two texts: no group is without signal, so that nothing is skipped."""
+    return [zlib.crc32(text.encode()) / 2**32 for text in completions]
+
+
+def ours(experiment: Experiment) -> list[Step]:
+    """`rlhf train`, everything included but evaluation and checkpoints."""
+    folder = RunFolder(pipeline.train(experiment))
+    return [our_step(row) for row in read_lines(folder.metrics)]
+
+
+def our_step(row: dict[str, Any]) -> Step:
+    seconds = row["timing_s/step"] - row.get("timing_s/eval", 0.0) - row.get("timing_s/checkpoint", 0.0)
+    accuracy = next((row[key] for key in row if key.endswith("/sampled_accuracy/mean")), None)
+    length = row.get("response_length/mean", 0.0)
+    return Step(step=row["step"], seconds=seconds, length=length, accuracy=accuracy)
+
+
+def trl(experiment: Experiment) -> list[Step]:
+    """The same recipe through TRL's public interface."""
+    from datasets import Dataset
+    from trl import GRPOTrainer
+
+    chosen = experiment.settings
+    setup.set_threads(chosen)
+    folder = RunFolder(chosen.run.path)
+    folder.path.mkdir(parents=True)
+    shared = setup.parts(chosen, folder.model)
+    (stage,) = experiment.stages
+    recipe: online.Config = stage.config
+    stream = PromptStream(shared.task.train(), seed=chosen.seed, name=stage.name)
+    prompts = stream.take(0, recipe.steps * recipe.prompts_per_step)
+    rows = [{"prompt": as_text(prompt, shared.tokenizer), "gold": prompt.gold} for prompt in prompts]
+    with shared.pool:
+        clock = Clock(
+            engine=setup.engine(chosen, shared, shared.model_folder),
+            evaluate=evaluation(setup.evaluator(chosen, shared), shared.pool),
+            every=recipe.evaluate_every,
+            last=recipe.steps,
+        )
+        trainer = GRPOTrainer(
+            model=setup.model_loader(chosen, shared, shared.model_folder)(),
+            processing_class=shared.tokenizer,
+            args=trl_config(experiment, recipe, folder.path),
+            reward_funcs=clock.counting(reward(experiment)),
+            train_dataset=Dataset.from_list(rows),
+        )
+        clock.attach(trainer)
+        trainer.train()
+    return clock.steps
+
+
+def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> Any:
+    """Our recipe in TRL's words. One generation batch is one optimizer update of one micro-batch, TRL's fastest here."""
+    from trl import GRPOConfig
+
+    chosen, optimizer = experiment.settings, recipe.learner.optimizer
+    first, second = optimizer.betas or (0.9, 0.999)
+    return GRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+        seed=chosen.seed,
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.prompts_per_step * recipe.samples_per_prompt,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_iterations=1,
+        num_generations=recipe.samples_per_prompt,
+        max_completion_length=chosen.sampling.max_tokens,
+        temperature=chosen.sampling.temperature,
+        top_p=chosen.sampling.top_p,
+        top_k=chosen.sampling.top_k,
+        use_vllm=False,
+        shuffle_dataset=False,
+        dataloader_num_workers=0,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+        beta=0.0,
+        loss_type="grpo",
+        scale_rewards="group",
+        optim="adamw_torch_fused",
+        learning_rate=optimizer.lr,
+        adam_beta1=first,
+        adam_beta2=second,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.grad_clip,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=recipe.learner.schedule.warmup_updates,
+    )
+
+
+def as_text(prompt: Prompt, tokenizer: Any) -> str:
+    """A prompt as TRL gets it: text that it turns into the very tokens that we sample from."""
+    tokens = render_prompt(tokenizer, prompt)
+    text = tokenizer.decode(tokens)
+    assert tuple(tokenizer(text)["input_ids"]) == tokens, f"{text!r} does not keep its tokens"
+    return text
+
+
+def reward(experiment: Experiment) -> Callable[..., list[float]]:
+    """The config's reward as a function for TRL: the math verifier, or `spread`."""
+    (component,) = experiment.settings.rewards.values()
+    if component.name == "user_function":
+        assert component.config.path == SPREAD
+        return spread
+
+    def graded(completions: Sequence[str], gold: Sequence[str], **columns: object) -> list[float]:
+        pairs = zip(completions, gold, strict=True)
+        values = [verify(completion, answer, spec=component.config).value for completion, answer in pairs]
+        assert None not in values, "sums always have readable golds"
+        return [value or 0.0 for value in values]
+
+    return graded
+
+
+def evaluation(evaluator: Evaluator, pool: Any) -> Callable[[EngineHandle], float]:
+    return lambda engine: asyncio.run(evaluator.run(engine, pool)).sampled.mean
+
+
+class Clock:
+    """Times TRL's steps from outside and evaluates between them.
+
+    Args:
+        engine: for evaluations; has weights of its own.
+        evaluate: held-out accuracy of an engine.
+        every: steps between evaluations; 0 for the first and last only.
+        last: number of steps.
+    """
+
+    def __init__(
+        self, *, engine: EngineHandle, evaluate: Callable[[EngineHandle], float], every: int, last: int
+    ) -> None:
+        self.steps: list[Step] = []
+        self._engine, self._evaluate, self._every, self._last = engine, evaluate, every, last
+        self._tokens: list[int] = []
+        self._mark = 0.0
+
+    def counting(self, function: Callable[..., list[float]]) -> Callable[..., list[float]]:
+        """The reward, noting how long the samples are."""
+
+        def counted(completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
+            self._tokens = [len(ids) for ids in completion_ids]
+            return function(completions=completions, **columns)
+
+        return counted
+
+    def attach(self, trainer: Any) -> None:
+        """Listen to a trainer."""
+        from transformers import TrainerCallback
+
+        class Listener(TrainerCallback):
+            def on_train_begin(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self._note(0, trainer.model)
+
+            def on_step_end(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self._note(state.global_step, trainer.model)
+
+        trainer.add_callback(Listener())
+
+    def _note(self, step: int, model: nn.Module) -> None:
+        seconds = time.perf_counter() - self._mark if step else 0.0
+        length = sum(self._tokens) / len(self._tokens) if self._tokens else 0.0
+        due = step in (0, self._last) or (self._every and step % self._every == 0)
+        accuracy = self._measure(step, model.named_parameters()) if due else None
+        self.steps.append(Step(step=step, seconds=seconds, length=length, accuracy=accuracy))
+        self._mark = time.perf_counter()
+
+    def _measure(self, step: int, weights: Iterable[tuple[str, nn.Parameter]]) -> float:
+        asyncio.run(load(self._engine, step, weights))
+        return self._evaluate(self._engine)
+
+
+async def load(engine: EngineHandle, version: int, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    await engine.load_weights(version, ((name, tensor.detach()) for name, tensor in weights))
+
+
+if __name__ == "__main__":
+    main()

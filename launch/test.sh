@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Checks the repository, and installs what that needs on first use.
+#
+#   launch/test.sh                     ruff, formatting, pyright, then all tests; fails when any of them does
+#   launch/test.sh PYTEST-ARGUMENTS    only pytest, with these; paths are relative to the repository root
+#
+# Needs Python 3.11 or newer; node for pyright comes as a wheel. Environment variables: see launch/_venv.sh.
+
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
+
+if [ "${1-}" = -h ] || [ "${1-}" = --help ]; then
+  sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
+
+prepare_venv test
+cd "$ROOT"
+python="$VENV/bin/python"
+# One thread: tests run beside worker processes, and with threads to spare torch waits for cores instead of computing.
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYRIGHT_PYTHON_IGNORE_WARNINGS=1
+
+if [ $# -gt 0 ]; then
+  exec "$python" -m pytest "$@"
+fi
+
+failed=""
+check() {
+  echo "== $*"
+  "$python" -m "$@" || failed="$failed, $*"
+}
+check ruff check
+check ruff format --check
+check pyright --pythonpath "$python"
+echo "== pytest"
+if [ -n "$failed" ]; then
+  echo "FAILED before the tests: ${failed#, }"
+fi
+status=0
+"$python" -m pytest || status=$?
+if [ -n "$failed" ]; then
+  exit 1
+fi
+exit "$status"

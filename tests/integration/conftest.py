@@ -1,0 +1,23 @@
+"""Shared by all integration tests: a launcher of commands, and one finished run that nobody may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Shell, tree, write_config
+
+
+@pytest.fixture(scope="session")
+def shell() -> Iterator[Shell]:
+    with Shell() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def finished(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run of `tiny.yaml`; the folder above its `runs` holds the config."""
+    cwd = tmp_path_factory.mktemp("finished")
+    shell.run("train", write_config(cwd, tree()), cwd=cwd).ok()
+    return cwd / "runs" / "tiny"

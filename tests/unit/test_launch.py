@@ -1,0 +1,232 @@
+"""The launch scripts, run for real on a copy of the repository's launch folder, with a stand-in for Python.
+
+The stand-in answers as the test says, makes environments that hold itself, and logs what it was asked to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "mv", "rm", "sed", "uname")
+"""All that the scripts may use besides Python: the tests run with nothing else on PATH."""
+
+FAKE_PYTHON = r"""#!/bin/bash
+case "$1 $2" in
+  "-c "*ensurepip*) [ ! -e "$FAKE/no_ensurepip" ]; exit ;;
+  "-c "*version_info*) [ ! -e "$FAKE/too_old" ]; exit ;;
+  "-c "*) exit 0 ;;
+esac
+echo "$@" >>"$FAKE/log"
+case "$1 $2" in
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip")
+    [ ! -e "$FAKE/pip_dies" ] || kill -9 "$PPID"
+    [ ! -e "$FAKE/pip_fails" ] || exit 1
+    printf '#!/bin/bash\nprintf "%%s\\n" "$PWD" "$@"\n' >"${0%/python}/rlhf" && chmod +x "${0%/python}/rlhf"
+    ;;
+  *) echo "$2 ran"; [ ! -e "$FAKE/$2_fails" ]; exit ;;
+esac
+"""
+
+
+@dataclass
+class Sandbox:
+    """A copy of the repository's launch scripts, and the switches of the stand-in."""
+
+    root: Path
+    fake: Path
+    path: Path
+    env: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def venv(self) -> Path:
+        return self.root / ".venv"
+
+    def log(self) -> list[str]:
+        """What Python was asked to do since the last look."""
+        file = self.fake / "log"
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return [line.replace(str(self.root), "ROOT") for line in lines]
+
+    def run(self, script: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": str(self.path), "FAKE": str(self.fake), **self.env}
+        command = ["bash", str(self.root / script), *arguments]
+        return subprocess.run(command, env=env, cwd=cwd or self.root, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    made = Sandbox(tmp_path / "re po", tmp_path / "fake", tmp_path / "bin")
+    made.fake.mkdir()
+    made.path.mkdir()
+    for tool in (*TOOLS, "chmod"):
+        found = shutil.which(tool)
+        assert found, tool
+        (made.path / tool).symlink_to(found)
+    shutil.copytree(REPOSITORY / "launch", made.root / "launch")
+    shutil.copytree(REPOSITORY / ".ci", made.root / ".ci")
+    shutil.copy(REPOSITORY / "pyproject.toml", made.root)
+    install_python(made, "python3.12")
+    return made
+
+
+def install_python(sandbox: Sandbox, name: str) -> None:
+    file = sandbox.path / name
+    file.write_text(FAKE_PYTHON)
+    file.chmod(0o755)
+
+
+def test_first_use_installs_the_pinned_torch_then_trains_the_quickstart(sandbox: Sandbox, tmp_path: Path) -> None:
+    done = sandbox.run("launch/local.sh", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # The run starts where the user is, and standard output is the run's alone.
+    assert done.stdout.splitlines() == [str(tmp_path), "train", f"{sandbox.root}/configs/quickstart.yaml"]
+    assert sandbox.log() == [
+        "-m venv ROOT/.venv",
+        "-m pip install --disable-pip-version-check torch==2.13.0 --editable ROOT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["mine.yaml", "seed=3", "run.name=a b"], ["train", "mine.yaml", "seed=3", "run.name=a b"]),
+        (["rl.steps=2"], ["train", "QUICKSTART", "rl.steps=2"]),
+    ],
+)
+def test_config_and_overrides_reach_the_command(sandbox: Sandbox, given: list[str], expected: list[str]) -> None:
+    done = sandbox.run("launch/local.sh", *given)
+    quickstart = f"{sandbox.root}/configs/quickstart.yaml"
+    assert done.stdout.splitlines()[1:] == [quickstart if word == "QUICKSTART" else word for word in expected]
+
+
+def test_a_second_call_installs_nothing(sandbox: Sandbox) -> None:
+    sandbox.run("launch/local.sh")
+    sandbox.log()
+    assert sandbox.run("launch/local.sh").returncode == 0
+    assert sandbox.log() == []
+
+
+def test_changed_dependencies_are_installed_into_the_same_environment(sandbox: Sandbox) -> None:
+    sandbox.run("launch/local.sh")
+    sandbox.log()
+    (sandbox.venv / "mark").touch()
+    with (sandbox.root / "pyproject.toml").open("a") as file:
+        file.write("# changed\n")
+    sandbox.run("launch/local.sh")
+    assert [line.split()[1] for line in sandbox.log()] == ["pip"]
+    assert (sandbox.venv / "mark").exists()
+
+
+def test_another_torch_can_be_chosen(sandbox: Sandbox) -> None:
+    sandbox.run("launch/local.sh")
+    sandbox.log()
+    sandbox.env["RLHF_TORCH"] = "torch==2.14.0"
+    sandbox.run("launch/local.sh")
+    assert "torch==2.14.0" in sandbox.log()[0]
+
+
+def test_tests_and_training_share_one_environment(sandbox: Sandbox) -> None:
+    sandbox.run("launch/local.sh")
+    sandbox.log()
+    sandbox.run("launch/test.sh", "-k", "x")
+    assert sandbox.log() == [
+        "-m pip install --disable-pip-version-check torch==2.13.0 --editable ROOT[test]",
+        "-m pytest -k x",
+    ]
+    # What serves the tests serves training too.
+    sandbox.run("launch/local.sh")
+    assert sandbox.log() == []
+
+
+@pytest.mark.parametrize("how", ["pip_fails", "pip_dies"])
+def test_an_unfinished_installation_is_made_anew(sandbox: Sandbox, how: str) -> None:
+    (sandbox.fake / how).touch()
+    assert sandbox.run("launch/local.sh").returncode != 0
+    (sandbox.fake / how).unlink()
+    (sandbox.venv / "half").touch()
+    sandbox.log()
+    done = sandbox.run("launch/local.sh")
+    assert done.returncode == 0 and "interrupted" in done.stderr
+    assert [line.split()[1] for line in sandbox.log()] == ["venv", "pip"]
+    assert not (sandbox.venv / "half").exists()
+
+
+def test_an_installation_under_way_is_left_alone(sandbox: Sandbox) -> None:
+    sandbox.venv.mkdir()
+    (sandbox.venv / ".rlhf-unfinished").write_text(f"{os.uname().nodename} {os.getpid()}\n")
+    done = sandbox.run("launch/local.sh")
+    assert done.returncode == 2 and f"process {os.getpid()}" in done.stderr
+    assert sandbox.venv.exists() and sandbox.log() == []
+
+
+def test_an_environment_of_the_users_own_is_installed_into_but_never_removed(sandbox: Sandbox, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "bin").mkdir(parents=True)
+    shutil.copy(sandbox.path / "python3.12", own / "bin" / "python")
+    (own / "precious").touch()
+    sandbox.env["RLHF_VENV"] = "own"
+    (sandbox.fake / "pip_fails").touch()
+    assert sandbox.run("launch/local.sh", cwd=tmp_path).returncode == 2
+    (sandbox.fake / "pip_fails").unlink()
+    assert sandbox.run("launch/local.sh", cwd=tmp_path).returncode == 0
+    assert (own / "precious").exists()
+    assert [line.split()[1] for line in sandbox.log()] == ["pip", "pip"]
+
+
+def test_a_folder_that_is_no_environment_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "papers").mkdir()
+    sandbox.env["RLHF_VENV"] = str(tmp_path / "papers")
+    done = sandbox.run("launch/local.sh")
+    assert done.returncode == 2 and "no virtual environment" in done.stderr
+    assert sandbox.log() == []
+
+
+@pytest.mark.parametrize(
+    ("switch", "message"),
+    [("too_old", "no Python 3.11 or newer"), ("no_ensurepip", "apt install python3.12-venv")],
+)
+def test_an_unfit_python_is_explained(sandbox: Sandbox, switch: str, message: str) -> None:
+    (sandbox.fake / switch).touch()
+    done = sandbox.run("launch/local.sh")
+    assert done.returncode == 2 and message in done.stderr
+    assert not sandbox.venv.exists()
+
+
+def test_an_unfit_python_is_passed_over(sandbox: Sandbox) -> None:
+    broken = sandbox.path / "python3.13"
+    broken.write_text("#!/bin/bash\nexit 127\n")
+    broken.chmod(0o755)
+    assert sandbox.run("launch/local.sh").returncode == 0
+
+
+def test_all_checks_run_and_the_tests_come_last(sandbox: Sandbox) -> None:
+    done = sandbox.run(".ci/run")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "pytest ran"
+    assert [line.split()[1] for line in sandbox.log()] == ["venv", "pip", "ruff", "ruff", "pyright", "pytest"]
+
+
+@pytest.mark.parametrize("broken", ["ruff", "pyright", "pytest"])
+def test_a_failing_check_fails_the_whole_but_hides_nothing(sandbox: Sandbox, broken: str) -> None:
+    (sandbox.fake / f"{broken}_fails").touch()
+    done = sandbox.run(".ci/run")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "pytest ran"
+    assert ("FAILED before the tests" in done.stdout) == (broken != "pytest")
+
+
+def test_the_scripts_parse_and_explain_themselves(sandbox: Sandbox) -> None:
+    for script in ("launch/local.sh", "launch/test.sh"):
+        done = sandbox.run(script, "--help")
+        assert done.returncode == 0 and script in done.stdout
+        assert sandbox.log() == []
+        assert os.access(REPOSITORY / script, os.X_OK)

@@ -1,0 +1,110 @@
+"""Samples laid end to end: indices by hand, streams on their tokens, and the token budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlhf.core.errors import DataError
+from rlhf.core.protocols import Counts
+from rlhf.core.types import Sample
+from rlhf.data.packing import count, num_targets, pack
+
+LONG = Sample(
+    id="long",
+    tokens=(10, 11, 12, 13),
+    target_start=2,
+    advantages=(0.5, -0.5),
+    old_logprobs=(-1.0, -2.0),
+    rollout_logprobs=(-1.5, -2.5),
+)
+SHORT = Sample(
+    id="short",
+    tokens=(20, 21, 22),
+    target_start=1,
+    target_mask=(False, True),
+    advantages=(9.0, 2.0),
+    old_logprobs=(-9.0, -3.0),
+    rollout_logprobs=(-9.0, -3.5),
+)
+
+
+def test_two_sequences_by_hand() -> None:
+    (batch,) = pack([LONG, SHORT], token_budget=7)
+    assert batch.ids == ("short", "long") and batch.lengths == (3, 4)
+    assert batch.tokens_N.tolist() == [20, 21, 22, 10, 11, 12, 13]
+    assert batch.positions_N.tolist() == [0, 1, 2, 0, 1, 2, 3]
+    assert batch.target_index_T.tolist() == [2, 5, 6]
+    assert batch.tokens_N[batch.target_index_T].tolist() == [22, 12, 13]
+    assert batch.sequence_T.tolist() == [0, 1, 1]
+    assert batch.target_counts_S.tolist() == [1.0, 2.0]
+    assert (batch.num_targets, batch.num_sequences) == (3, 2)
+
+
+def test_streams_follow_their_tokens_and_masked_values_fall_away() -> None:
+    (batch,) = pack([LONG, SHORT], token_budget=7)
+    assert batch.advantages_T is not None and batch.advantages_T.tolist() == [2.0, 0.5, -0.5]
+    assert batch.old_logprobs_T is not None and batch.old_logprobs_T.tolist() == [-3.0, -1.0, -2.0]
+    assert batch.rollout_logprobs_T is not None and batch.rollout_logprobs_T.tolist() == [-3.5, -1.5, -2.5]
+    assert batch.ref_logprobs_T is None
+
+
+def test_types_are_those_that_the_model_and_the_losses_read() -> None:
+    (batch,) = pack([LONG, SHORT], token_budget=7)
+    for name in ("tokens_N", "positions_N", "target_index_T", "sequence_T"):
+        assert vars_of(batch)[name].dtype == torch.int64, name
+    for name in ("target_counts_S", "advantages_T", "old_logprobs_T"):
+        assert vars_of(batch)[name].dtype == torch.float32, name
+
+
+def vars_of(batch: object) -> dict[str, torch.Tensor]:
+    return {name: getattr(batch, name) for name in type(batch).__slots__}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        (7, [[2, 3], [5], [6], [7]]),
+        (10, [[2, 3, 5], [6], [7]]),
+        (13, [[2, 3, 5], [6, 7]]),
+        (99, [[2, 3, 5, 6, 7]]),
+    ],
+)
+def test_every_batch_keeps_the_budget(budget: int, expected: list[list[int]]) -> None:
+    samples = [Sample(id=str(n), tokens=tuple(range(n)), target_start=1) for n in (5, 2, 7, 3, 6)]
+    assert [list(b.lengths) for b in pack(samples, token_budget=budget)] == expected
+
+
+def test_the_order_of_the_samples_does_not_matter() -> None:
+    samples = [Sample(id=f"{n}{c}", tokens=tuple(range(n)), target_start=1) for n in (4, 2, 4, 3) for c in "ab"]
+    assert [b.ids for b in pack(samples, token_budget=9)] == [b.ids for b in pack(samples[::-1], token_budget=9)]
+
+
+def test_a_sample_longer_than_the_budget_is_an_error_that_names_it() -> None:
+    with pytest.raises(DataError, match=r"long: 4 tokens do not fit a micro-batch of 3\n.*micro_batch_tokens.*4"):
+        pack([SHORT, LONG], token_budget=3)
+
+
+def test_no_samples_make_no_batches() -> None:
+    assert pack([], token_budget=8) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (replace(SHORT, target_mask=(False, False)), "dropped before packing"),
+        (replace(SHORT, target_start=0, target_mask=None), "nothing to be predicted from"),
+        (replace(SHORT, advantages=None), "the same streams"),
+    ],
+)
+def test_broken_samples_do_not_get_through(broken: Sample, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        pack([LONG, broken], token_budget=9)
+
+
+def test_counts_are_of_targets_and_of_sequences_that_have_some() -> None:
+    empty = replace(SHORT, id="none", target_mask=(False, False))
+    assert [num_targets(s) for s in (LONG, SHORT, empty)] == [2, 1, 0]
+    assert count([LONG, SHORT, empty]) == Counts(tokens=3, sequences=2)

@@ -1,0 +1,106 @@
+"""The math verifier against input made to hurt: bombs, injections, and the hostile suite."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rewards.math import Spec, verify
+from rewards.math.spec import MARKERS
+from rewards.pool import WorkerPool
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with WorkerPool() as opened:
+        yield opened
+
+
+BOMBS: dict[str, str] = {
+    "tower": r"\boxed{9^{9^{9^{9}}}}", "python tower": r"\boxed{9**9**9**9}", "factorial": r"\boxed{100000000!}",
+    "factorials": r"\boxed{((((9!)!)!)!)!}", "binomial": r"\boxed{\binom{1000000}{500000}}",
+    "root": r"\boxed{\sqrt[64]{" + "9" * 250 + "}}",
+    "sum of towers": r"\boxed{" + "1/9^{2000}+" * 300 + "1}", "factorial product": r"\boxed{" + "500!*" * 700 + "1}",
+    "digits": r"\boxed{" + "1" * 10**6 + "}", "letters": r"\boxed{" + "a" * 10**6 + "}", "bare letters": "a" * 10**6,
+    "open boxes": r"\boxed{" * 140_000, "boxes": r"\boxed{1}" * 100_000, "no boxes": r"\boxed " * 100_000,
+    "braces": r"\boxed{" + "{" * 2000 + "1" + "}" * 2000 + "}",
+    "brackets": r"\boxed{" + "(" * 2000 + "1" + ")" * 2000 + "}",
+    "nested tuples": r"\boxed{" + "(1," * 900 + "1" + ")" * 900 + "}", "signs": r"\boxed{" + "-" * 4000 + "1}",
+    "dollars": "$" * 10**6, "answers": "the answer is " * 30_000, "answer stars": "answer" + "*" * 10**5,
+    "spaces": r"\boxed{" + " " * 10**6 + "1}",
+    "groups": "1" + ",111" * 50_000, "in box groups": r"\boxed{" + "1,111 " * 600 + "}",
+    "joined boxes": r"\boxed{1}" + " , " * 200_000 + r"\boxed{2}",
+    "thinks": "<think>" * 10**5, "tags": "<answer>" * 10**5,
+    "fractions": r"\boxed{" + r"\frac" * 700 + "}", "superscripts": r"\boxed{" + "²" * 4000 + "}",
+    "halves": r"\boxed{" + "½" * 4000 + "}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_harmless(name: str) -> None:
+    seconds: list[float] = []
+    for _ in range(2):
+        start = time.perf_counter()
+        out = verify(BOMBS[name], "7")
+        seconds.append(time.perf_counter() - start)
+        assert out.value == 0.0
+    assert min(seconds) < 0.1  # twice what a quiet machine needs at most
+
+
+def test_a_megabyte_of_reasoning_before_a_good_box_is_no_obstacle() -> None:
+    start = time.perf_counter()
+    assert verify("blah blah " * 100_000 + r"\boxed{7}", "7").value == 1.0
+    assert time.perf_counter() - start < 0.1
+
+
+def test_extraction_is_linear_in_the_number_of_boxes() -> None:
+    def seconds(count: int) -> float:
+        text = r"\boxed{" * count
+        start = time.perf_counter()
+        verify(text, "7")
+        return time.perf_counter() - start
+
+    assert min(seconds(160_000) for _ in range(3)) < 100 * max(min(seconds(10_000) for _ in range(3)), 1e-4)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "open('{path}','w')", "__import__('os').system('touch {path}')",
+        r"\text{{__import__('os').system('touch {path}')}}",
+        "[open('{path}','w'),2]", "(lambda: open('{path}','w'))()", "open('{path}','w')#\\pi",
+    ],
+)  # fmt: skip
+def test_answers_are_never_executed(payload: str, tmp_path: Path, pool: WorkerPool) -> None:
+    path = tmp_path / "canary"
+    completion = f"\\boxed{{{payload.format(path=path)}}}"
+    for gold in ("0", r"\pi", r"\begin{pmatrix}1\\2\end{pmatrix}"):
+        assert verify(completion, gold).value == 0.0
+        assert verify(completion, gold, spec=Spec(sympy=True), tools=pool).value == 0.0
+    assert not path.exists()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not beside this repository")
+def test_no_hostile_row_is_accepted_or_slow() -> None:
+    spec = Spec(markers=list(MARKERS))
+    lines = (DATA / "verifier_hostile_dev.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines):
+        text = row["prediction"]
+        text = "".join(piece * count for piece, count in row["prediction_pieces"]) if text is None else text
+        start = time.perf_counter()
+        value = verify(text, row["gold"], spec=spec).value
+        assert time.perf_counter() - start < 0.05 or verify_is_fast(text, row["gold"], spec), row["id"]
+        assert value != 1.0 or 1 in row["accept"], row["id"]
+
+
+def verify_is_fast(text: str, gold: str, spec: Spec) -> bool:
+    """A second look, since a busy machine may have stopped this process in between."""
+    start = time.perf_counter()
+    verify(text, gold, spec=spec)
+    return time.perf_counter() - start < 0.05

@@ -1,0 +1,203 @@
+"""The rubric: weighted sums by hand, ungraded parts, crashes at the boundary, truncation, counts, light imports."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from rewards.base import RewardConfig
+from rewards.rubric import RubricConfig, reason_counts, score_groups, verdict_counts
+from rlhf.core.component import Component
+from rlhf.core.errors import ConfigError
+from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
+
+
+@dataclass(frozen=True)
+class NoTools:
+    """No reward here asks for a worker."""
+
+    def call(self, target: str, argument: object, *, timeout_s: float) -> object:
+        raise AssertionError("not expected")
+
+
+def group(*texts: str, stop: StopReason = StopReason.EOS, prompt_id: str = "p") -> Group:
+    prompt = Prompt(id=prompt_id, messages=(Message(role="user", content="1+1="),), gold="2", task="sums")
+    trajectories = tuple(
+        Trajectory(
+            id=f"0-0-{prompt_id}-{n}", prompt_id=prompt_id, index=n, prompt_tokens=(1,), tokens=(2,), logprobs=(-0.5,),
+            text=text, stop=stop, policy_version=0, seed=n,
+        )
+        for n, text in enumerate(texts)
+    )  # fmt: skip
+    return Group(prompt=prompt, trajectories=trajectories)
+
+
+def component(name: str, grade: Callable[[str], RewardOut], *, weight: float = 1.0) -> Component:
+    module = types.ModuleType(name)
+
+    def score(group: Group, cfg: Any, tools: Any) -> list[RewardOut]:
+        return [grade(trajectory.text) for trajectory in group.trajectories]
+
+    vars(module).update(Config=RewardConfig, score=score)
+    return Component(name, module, RewardConfig(weight=weight))
+
+
+def length(text: str) -> RewardOut:
+    return RewardOut(value=float(len(text)), verdict=Verdict.CORRECT, reason="length", breakdown={"chars": len(text)})
+
+
+def is_two(text: str) -> RewardOut:
+    right = text == "2"
+    verdict = Verdict.CORRECT if right else Verdict.WRONG
+    return RewardOut(value=float(right), verdict=verdict, reason="is_two", extracted=text)
+
+
+def ungraded(text: str) -> RewardOut:
+    return RewardOut(value=None, verdict=Verdict.UNPARSABLE, reason="unparsed/gold")
+
+
+def scored(components: Mapping[str, Component], *groups: Group, cfg: RubricConfig | None = None) -> list[Group]:
+    return score_groups(groups, components, cfg or RubricConfig(), NoTools())
+
+
+def test_the_value_is_the_weighted_sum_and_the_first_component_speaks() -> None:
+    parts = {"answer": component("a", is_two), "size": component("b", length, weight=-0.25)}
+    [out] = scored(parts, group("2", "three"))
+    first, second = out.rewards
+    assert first.value == 1.0 - 0.25 * 1
+    assert second.value == 0.0 - 0.25 * 5
+    assert (first.verdict, first.reason, first.extracted) == (Verdict.CORRECT, "is_two", "2")
+    assert second.verdict is Verdict.WRONG
+    assert first.breakdown == {"answer": 1.0, "size": 1.0, "size/chars": 1}
+    assert second.breakdown == {"answer": 0.0, "size": 5.0, "size/chars": 5}
+
+
+def test_groups_keep_their_order_and_everything_but_rewards() -> None:
+    groups = [group("2", prompt_id="p"), group("2", "3", prompt_id="q")]
+    for concurrency in (1, 3):
+        out = scored({"answer": component("a", is_two)}, *groups, cfg=RubricConfig(concurrency=concurrency))
+        assert [g.prompt.id for g in out] == ["p", "q"]
+        assert [g.trajectories for g in out] == [g.trajectories for g in groups]
+        assert [[r.value for r in g.rewards] for g in out] == [[1.0], [1.0, 0.0]]
+
+
+def test_an_ungraded_component_makes_the_total_ungraded_and_is_named() -> None:
+    parts = {"answer": component("a", is_two), "judge": component("b", ungraded)}
+    [reward] = scored(parts, group("2"))[0].rewards
+    assert reward.value is None
+    assert (reward.verdict, reward.reason) == (Verdict.UNPARSABLE, "unparsed/gold@judge")
+    assert reward.extracted == "2"
+    assert reward.breakdown == {"answer": 1.0, "judge": None}
+
+
+def test_an_ungraded_primary_keeps_its_own_reason() -> None:
+    [reward] = scored({"judge": component("b", ungraded), "answer": component("a", is_two)}, group("2"))[0].rewards
+    assert (reward.value, reward.reason) == (None, "unparsed/gold")
+
+
+def test_a_component_of_weight_zero_is_only_logged() -> None:
+    parts = {"answer": component("a", is_two), "judge": component("b", ungraded, weight=0.0)}
+    [reward] = scored(parts, group("2"))[0].rewards
+    assert (reward.value, reward.verdict, reward.breakdown) == (1.0, Verdict.CORRECT, {"answer": 1.0, "judge": None})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_crashes(value: float) -> None:
+    def grade(text: str) -> RewardOut:
+        return RewardOut(value=value, verdict=Verdict.CORRECT)
+
+    [reward] = scored({"answer": component("a", grade)}, group("2"))[0].rewards
+    assert (reward.value, reward.verdict, reward.reason) == (None, Verdict.CRASH, "crash/not_finite")
+
+
+def test_a_component_that_raises_costs_its_group_only() -> None:
+    def grade(text: str) -> RewardOut:
+        raise KeyError(text)
+
+    good, bad = group("2", prompt_id="p"), group("2", "3", prompt_id="q")
+
+    def sometimes(text: str) -> RewardOut:
+        return grade(text) if text == "3" else is_two(text)
+
+    out = scored({"answer": component("a", sometimes)}, good, bad)
+    assert out[0].rewards[0].value == 1.0
+    assert [(r.value, r.verdict, r.reason) for r in out[1].rewards] == [(None, Verdict.CRASH, "crash/KeyError")] * 2
+    parts = {"answer": component("a", is_two), "broken": component("b", grade)}
+    [reward] = scored(parts, good)[0].rewards
+    assert (reward.value, reward.verdict, reward.reason) == (None, Verdict.CRASH, "crash/KeyError@broken")
+
+
+def test_an_error_that_the_user_can_mend_goes_through() -> None:
+    def grade(text: str) -> RewardOut:
+        raise ConfigError("path", "is wrong", fix="mend it")
+
+    with pytest.raises(ConfigError, match="mend it"):
+        scored({"answer": component("a", grade)}, group("2"))
+
+
+def test_too_few_outcomes_are_a_crash_not_a_shift() -> None:
+    parts = {"answer": component("a", is_two)}
+    vars(parts["answer"].module)["score"] = lambda group, cfg, tools: [is_two("2")]  # pyright: ignore
+    [out] = scored(parts, group("2", "3"))
+    assert [r.reason for r in out.rewards] == ["crash/wrong_length"] * 2
+
+
+def test_truncated_answers_get_their_value_and_say_so() -> None:
+    parts = {"answer": component("a", is_two)}
+    cfg = RubricConfig(truncated_value=-0.5)
+    [out] = scored(parts, group("2", "3", stop=StopReason.LENGTH), cfg=cfg)
+    assert [r.value for r in out.rewards] == [-0.5, -0.5]
+    assert out.rewards[0].reason == "truncated"
+    assert out.rewards[0].breakdown == {"answer": 1.0, "truncated": -0.5}
+    [out] = scored(parts, group("2"), cfg=cfg)
+    assert (out.rewards[0].value, out.rewards[0].breakdown) == (1.0, {"answer": 1.0})
+    [out] = scored(parts, group("2", stop=StopReason.LENGTH))
+    assert out.rewards[0].value == 1.0
+
+
+def test_counts_of_verdicts_and_reasons() -> None:
+    groups = scored({"answer": component("a", is_two)}, group("2", "2", "3"), group("4"))
+    counts = verdict_counts(groups)
+    assert counts[Verdict.CORRECT] == 2 and counts[Verdict.WRONG] == 2
+    assert counts.keys() == set(Verdict) and sum(counts.values()) == 4
+    assert reason_counts(groups) == {"is_two": 4}
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match="names no reward"):
+        scored({}, group("2"))
+    with pytest.raises(ConfigError, match="weight"):
+        RewardConfig(weight=math.nan)
+    with pytest.raises(ConfigError, match="truncated_value"):
+        RubricConfig(truncated_value=math.inf)
+    with pytest.raises(ConfigError, match="concurrency"):
+        RubricConfig(concurrency=0)
+
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import rewards
+from rewards.math import verify
+seconds = time.perf_counter() - start
+assert verify("#### 2", "2").value == 1.0
+heavy = {"torch", "sympy", "transformers", "omegaconf", "numpy"} & sys.modules.keys()
+print(seconds, sorted(heavy))
+"""
+
+
+def test_the_package_imports_fast_and_alone() -> None:
+    runs = [
+        subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    found = [run.stdout.strip().split(" ", 1) for run in runs]
+    assert all(heavy == "[]" for _, heavy in found)
+    # The faster of two, so that a busy machine does not fail the test.
+    assert min(float(seconds) for seconds, _ in found) < 0.3
