@@ -22,6 +22,7 @@ from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request, StopReason
+from rollout import decode_attention
 from rollout.decoding import Ended, Rows
 from rollout.kv_cache import InPlaceCache
 
@@ -60,6 +61,7 @@ class TransformersEngine:
             fix = "use a model whose layers all have attention (Llama, Qwen, Mistral, Gemma, GPT-2, …)"
             raise DataError("model.path", f"{type(model).__name__} has recurrent layers", fix=fix)
         self._model = model.eval().requires_grad_(False)
+        decode_attention.use(model)
         self._tokenizer = tokenizer
         self._cfg = cfg
         self._version = 0

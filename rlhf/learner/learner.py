@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, UserError
@@ -51,6 +53,8 @@ class Config:
 class Learner:
     """Implements `rlhf.core.protocols.Learner`.
 
+    Dropout is off, so that log-probs are those of the policy that the sampler follows, and do not change between calls.
+
     Args:
         model: trained in place.
         tokenizer: saved beside the weights.
@@ -74,9 +78,13 @@ class Learner:
         first_version: int,
     ) -> None:
         use_packed(model, where="model.path")
-        model.train(loss is not None).requires_grad_(loss is not None)
+        model.eval().requires_grad_(loss is not None)
         if cfg.gradient_checkpointing and loss is not None:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers recomputes layers in training mode only; modules inside them, such as dropout, keep theirs.
+            for layer in model.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.training = True
         self._backend = torch_backend.TorchBackend(model, cfg.optimizer) if loss is not None else None
         self._model, self._tokenizer, self._cfg, self._loss = model, tokenizer, cfg, loss
         needs_entropy = loss is not None and Stream.ENTROPY in loss.module.streams(loss.config)
@@ -101,7 +109,7 @@ class Learner:
         divisor = common.divisor(self._loss.module.denominator(self._loss.config), counts)
         parts: list[dict[str, Metric]] = []
         for batch in batches:
-            with self._backend.autocast():
+            with self._autocast():
                 out = self._loss.module.loss(forward(self._model, batch, self._spec), batch, self._loss.config)
             self._backend.backward(out.total / divisor)
             parts.append(dict(out.metrics))
@@ -129,10 +137,9 @@ class Learner:
     @torch.no_grad()
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch, on the CPU: log-probs of the targets under the current weights."""
-        autocast = self._backend.autocast if self._backend is not None else torch.no_grad
         out: list[Tensor] = []
         for batch in batches:
-            with autocast():
+            with self._autocast():
                 out.append(forward(self._model, batch, self._spec).logprobs_T.cpu())
         return out
 
@@ -152,3 +159,6 @@ class Learner:
         """Restore the optimizer from a checkpoint whose weights this learner was built from."""
         assert self._backend is not None, "a frozen model has no optimizer"
         self._backend.load(folder)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch_backend.autocast(self._model.device.type, self._cfg.optimizer.precision)

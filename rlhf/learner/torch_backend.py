@@ -7,6 +7,7 @@ stored as safetensors under parameter names, so that nothing executable is ever 
 from __future__ import annotations
 
 import json
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +46,34 @@ class Config:
             raise ConfigError(
                 "precision", f"'{self.precision}' is unknown", fix=did_you_mean(self.precision, PRECISIONS)
             )
-        if self.lr < 0:
-            raise ConfigError("lr", f"{self.lr} is negative", fix="use a small positive number")
+        ranges = {
+            "lr": (0 <= self.lr < math.inf, "use a small positive number"),
+            "eps": (0 < self.eps < math.inf, "use a small positive number, for example 1e-8"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "use 0 for none"),
+            "grad_clip": (0 <= self.grad_clip < math.inf, "use 0 to turn clipping off"),
+        }
+        for name, (ok, fix) in ranges.items():
+            if not ok:
+                raise ConfigError(name, f"{vars(self)[name]} is out of range", fix=fix)
         if self.betas is not None and (len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas)):
             raise ConfigError("betas", f"{self.betas} are not two numbers in [0, 1)", fix="use [0.9, 0.999]")
 
 
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    """Context of every forward pass, of the trained model and of those it is compared with.
+
+    Args:
+        device: its type, `cpu` or `cuda`.
+        precision: one of `PRECISIONS`.
+    """
+    auto = device == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bfloat16" or (precision == "auto" and auto):
+        return torch.autocast(device, dtype=torch.bfloat16)
+    return nullcontext()
+
+
 class TorchBackend:
-    """Optimizer and precision around one model."""
+    """The optimizer of one model."""
 
     def __init__(self, model: PreTrainedModel, cfg: Config) -> None:
         self.model = model
@@ -63,14 +84,6 @@ class TorchBackend:
         groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         first, second = cfg.betas or (0.9, 0.999)
         self._optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(first, second), eps=cfg.eps, fused=True)
-
-    def autocast(self) -> AbstractContextManager[object]:
-        """Context of forward and loss."""
-        device = self.model.device.type
-        auto = device == "cuda" and torch.cuda.is_bf16_supported()
-        if self._cfg.precision == "bfloat16" or (self._cfg.precision == "auto" and auto):
-            return torch.autocast(device, dtype=torch.bfloat16)
-        return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients."""

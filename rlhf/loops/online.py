@@ -95,7 +95,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     for step in stage.steps(cfg.steps):
         collected = await collector.collect(step)
         with stage.phase("adv"):
-            batch = await updates.prepare(cfg, collected.kept, learner=learner, reference=stage.reference)
+            batch = await updates.prepare(cfg, collected.kept, stage=stage, learner=learner)
         with stage.phase("update_actor"):
             stats = await updates.train(cfg, batch, stage=stage, learner=learner)
         await stage.push(sync)

@@ -38,10 +38,8 @@ class Prepared:
     metrics: dict[str, Metric]
 
 
-async def prepare(
-    cfg: Config, groups: Sequence[Group], *, learner: LearnerHandle, reference: LearnerHandle | None
-) -> Prepared:
-    """Advantages and log-prob streams of the gradable samples."""
+async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner: LearnerHandle) -> Prepared:
+    """Advantages and log-prob streams of the gradable samples, under the learner's current weights."""
     gradable = [
         Sample(
             id=t.id, tokens=t.prompt_tokens + t.tokens, target_start=len(t.prompt_tokens), rollout_logprobs=t.logprobs
@@ -50,9 +48,10 @@ async def prepare(
         for t, r in zip(g.trajectories, g.rewards, strict=True)
         if r.value is not None and t.tokens
     ]
-    ref = await _logprobs(reference, cfg, gradable) if reference is not None else None
+    reference = stage.reference
+    ref = await _logprobs(reference, cfg, gradable, stage) if reference is not None else None
     needs_old = cfg.epochs * cfg.minibatches > 1 or bool(cfg.kl_in_reward.coef)
-    old = await _logprobs(learner, cfg, gradable) if needs_old else None
+    old = await _logprobs(learner, cfg, gradable, stage) if needs_old else None
     metrics: dict[str, Metric] = {}
     if cfg.kl_in_reward.coef:
         assert old is not None and ref is not None
@@ -78,44 +77,48 @@ async def prepare(
 
 async def train(cfg: Config, batch: Prepared, *, stage: Stage, learner: LearnerHandle) -> dict[str, Metric]:
     """Run the optimizer updates of one step; returns their metrics."""
+    parts = [
+        await update(cfg, part, stage=stage, learner=learner)
+        for part in split(cfg, batch.samples, seed=stage.seed, step=stage.progress.step)
+    ]
+    out = merge([{"batch/trained_samples": Sum(0.0)}, *parts])
+    return out | {"batch/skipped_no_signal": Sum(len(batch.samples) - out["batch/trained_samples"].value)}
+
+
+async def update(cfg: Config, part: Sequence[Sample], *, stage: Stage, learner: LearnerHandle) -> dict[str, Metric]:
+    """One optimizer update; without any sample that has a gradient nothing happens."""
     free = cfg.loss.module.zero_advantage_is_free(cfg.loss.config)
-    parts: list[dict[str, Metric]] = []
-    trained = 0
-    for part in _split(cfg, batch.samples, stage):
-        signal = [s for s in part if not free or any(s.advantages or ())]
-        trained += len(signal)
-        if not signal:
-            continue
-        batches = pack(signal, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
-        await learner.forward_backward(batches, counts=count(part))
-        stats = await learner.optim_step()
-        stage.progress.version = stats.version
-        tokens = sum(len(s.tokens) for s in signal)
-        stage.progress.tokens += tokens
-        parts.append({**stats.metrics, "actor/grad_norm": mean_of([stats.grad_norm]), "actor/lr": mean_of([stats.lr])})
-    passes = cfg.epochs
-    counted: dict[str, Metric] = {
-        "batch/trained_samples": Sum(trained / passes),
-        "batch/skipped_no_signal": Sum(len(batch.samples) - trained / passes),
+    signal = [s for s in part if not free or any(s.advantages or ())]
+    if not signal:
+        return {}
+    batches = pack(signal, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+    await learner.forward_backward(batches, counts=count(part))
+    stats = await learner.optim_step()
+    stage.progress.version = stats.version
+    stage.progress.tokens += sum(len(s.tokens) for s in signal)
+    return {
+        **stats.metrics,
+        "actor/grad_norm": mean_of([stats.grad_norm]),
+        "actor/lr": mean_of([stats.lr]),
+        "batch/trained_samples": Sum(len(signal) / cfg.epochs),
     }
-    return merge([*parts, counted])
 
 
-def _split(cfg: Config, samples: Sequence[Sample], stage: Stage) -> list[list[Sample]]:
-    """The samples of each update, in order: every pass shuffles anew by the seed."""
+def split(cfg: Config, samples: Sequence[Sample], *, seed: int, step: int) -> list[list[Sample]]:
+    """The samples of each update of a step, in order: every pass shuffles anew by the run's seed."""
     if cfg.epochs * cfg.minibatches == 1:
         return [list(samples)]
     out: list[list[Sample]] = []
     for epoch in range(cfg.epochs):
         shuffled = list(samples)
-        random.Random(derive_seed(stage.seed, "minibatch", stage.progress.step, epoch)).shuffle(shuffled)
+        random.Random(derive_seed(seed, "minibatch", step, epoch)).shuffle(shuffled)
         out += [shuffled[i :: cfg.minibatches] for i in range(cfg.minibatches)]
     return [part for part in out if part]
 
 
-async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample]) -> Rows:
+async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample], stage: Stage) -> Rows:
     """Log-probs of every response token under a model."""
-    batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens)
+    batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
     out: dict[str, tuple[float, ...]] = {}
     for batch, logprobs_T in zip(batches, await model.logprobs(batches), strict=True):
         sizes = [int(n) for n in batch.target_counts_S.tolist()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -54,13 +54,9 @@ def test_streams_follow_their_tokens_and_masked_values_fall_away() -> None:
 def test_types_are_those_that_the_model_and_the_losses_read() -> None:
     (batch,) = pack([LONG, SHORT], token_budget=7)
     for name in ("tokens_N", "positions_N", "target_index_T", "sequence_T"):
-        assert vars_of(batch)[name].dtype == torch.int64, name
+        assert asdict(batch)[name].dtype == torch.int64, name
     for name in ("target_counts_S", "advantages_T", "old_logprobs_T"):
-        assert vars_of(batch)[name].dtype == torch.float32, name
-
-
-def vars_of(batch: object) -> dict[str, torch.Tensor]:
-    return {name: getattr(batch, name) for name in type(batch).__slots__}  # type: ignore[attr-defined]
+        assert asdict(batch)[name].dtype == torch.float32, name
 
 
 @pytest.mark.parametrize(

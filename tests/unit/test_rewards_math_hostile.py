@@ -42,31 +42,28 @@ BOMBS: dict[str, str] = {
 }  # fmt: skip
 
 
+def seconds(completion: str, gold: str = "7", spec: Spec | None = None) -> float:
+    """CPU time of one verification; a busy machine does not change it much."""
+    start = time.process_time()
+    verify(completion, gold, spec=spec)
+    return time.process_time() - start
+
+
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_harmless(name: str) -> None:
-    seconds: list[float] = []
-    for _ in range(2):
-        start = time.perf_counter()
-        out = verify(BOMBS[name], "7")
-        seconds.append(time.perf_counter() - start)
-        assert out.value == 0.0
-    assert min(seconds) < 0.1  # twice what a quiet machine needs at most
+    assert verify(BOMBS[name], "7").value == 0.0
+    assert min(seconds(BOMBS[name]) for _ in range(2)) < 0.05
 
 
 def test_a_megabyte_of_reasoning_before_a_good_box_is_no_obstacle() -> None:
-    start = time.perf_counter()
-    assert verify("blah blah " * 100_000 + r"\boxed{7}", "7").value == 1.0
-    assert time.perf_counter() - start < 0.1
+    completion = "blah blah " * 100_000 + r"\boxed{7}"
+    assert verify(completion, "7").value == 1.0
+    assert seconds(completion) < 0.05
 
 
 def test_extraction_is_linear_in_the_number_of_boxes() -> None:
-    def seconds(count: int) -> float:
-        text = r"\boxed{" * count
-        start = time.perf_counter()
-        verify(text, "7")
-        return time.perf_counter() - start
-
-    assert min(seconds(160_000) for _ in range(3)) < 100 * max(min(seconds(10_000) for _ in range(3)), 1e-4)
+    few, many = (min(seconds(r"\boxed{" * count) for _ in range(5)) for count in (10_000, 160_000))
+    assert many < 100 * max(few, 1e-4)  # 16 times the text; quadratic would be 256 times the time
 
 
 @pytest.mark.parametrize(
@@ -87,20 +84,14 @@ def test_answers_are_never_executed(payload: str, tmp_path: Path, pool: WorkerPo
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data folder is not beside this repository")
-def test_no_hostile_row_is_accepted_or_slow() -> None:
+def test_no_hostile_row_is_accepted_or_slow_or_leaves_a_file() -> None:
     spec = Spec(markers=list(MARKERS))
+    canary = Path("/tmp/canary")  # where the injections of this suite try to write
+    before = set(canary.glob("*"))
     lines = (DATA / "verifier_hostile_dev.jsonl").read_text(encoding="utf-8").splitlines()
     for row in map(json.loads, lines):
         text = row["prediction"]
         text = "".join(piece * count for piece, count in row["prediction_pieces"]) if text is None else text
-        start = time.perf_counter()
-        value = verify(text, row["gold"], spec=spec).value
-        assert time.perf_counter() - start < 0.05 or verify_is_fast(text, row["gold"], spec), row["id"]
-        assert value != 1.0 or 1 in row["accept"], row["id"]
-
-
-def verify_is_fast(text: str, gold: str, spec: Spec) -> bool:
-    """A second look, since a busy machine may have stopped this process in between."""
-    start = time.perf_counter()
-    verify(text, gold, spec=spec)
-    return time.perf_counter() - start < 0.05
+        assert verify(text, row["gold"], spec=spec).value != 1.0 or 1 in row["accept"], row["id"]
+        assert min(seconds(text, row["gold"], spec) for _ in range(2)) < 0.05, row["id"]
+    assert set(canary.glob("*")) == before

@@ -183,10 +183,10 @@ def test_impossible_settings_are_refused() -> None:
 
 IMPORT = """
 import sys, time
-start = time.perf_counter()
+start = time.process_time()  # unlike the clock on the wall, the same on a busy machine
 import rewards
 from rewards.math import verify
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 assert verify("#### 2", "2").value == 1.0
 heavy = {"torch", "sympy", "transformers", "omegaconf", "numpy"} & sys.modules.keys()
 print(seconds, sorted(heavy))
@@ -194,10 +194,7 @@ print(seconds, sorted(heavy))
 
 
 def test_the_package_imports_fast_and_alone() -> None:
-    runs = [
-        subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True) for _ in range(2)
-    ]
-    found = [run.stdout.strip().split(" ", 1) for run in runs]
-    assert all(heavy == "[]" for _, heavy in found)
-    # The faster of two, so that a busy machine does not fail the test.
-    assert min(float(seconds) for seconds, _ in found) < 0.3
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    seconds, heavy = run.stdout.strip().split(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 0.3
