@@ -52,7 +52,9 @@ def main() -> int:
     print(f"{args.tokens} target tokens x {args.vocab} vocabulary, float32, {args.threads} threads\n")
     print("| logits | peak memory | time | loss | gradient norm |\n|---|---|---|---|---|")
     for name, out in ((f"chunks of {args.chunk_mib} MiB", chunked), ("materialised", whole)):
-        print(f"| {name} | {out.peak_bytes / GIB:.2f} GiB | {out.seconds:.1f} s | {out.loss:.6f} | {out.grad_norm:.6f} |")
+        print(
+            f"| {name} | {out.peak_bytes / GIB:.2f} GiB | {out.seconds:.1f} s | {out.loss:.6f} | {out.grad_norm:.6f} |"
+        )
     print(f"\nmemory ratio {ratio:.3f} (target below {TARGET:.3f}), time ratio {chunked.seconds / whole.seconds:.2f}")
     return 0 if ratio < TARGET else 1
 

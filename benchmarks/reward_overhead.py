@@ -2,8 +2,8 @@
 
     python benchmarks/reward_overhead.py runs/quickstart
 
-Reads `metrics.jsonl` and `samples.jsonl` of a run with an online stage; takes seconds. Evaluation and checkpoints are no
-part of the step time here, so that their cadence does not flatter the share. Exit status 1 when the share misses its
+Reads `metrics.jsonl` and `samples.jsonl` of a run with an online stage; takes seconds. Evaluation and checkpoints are
+no part of the step time here, so that their cadence does not flatter the share. Exit status 1 when the share misses its
 target.
 """
 

@@ -2,25 +2,27 @@
 
     python benchmarks/vs_trl_side.py ours|trl OUT.json CONFIG [key=value …]
 
-Both sides read the same config: same starting weights, prompts in the same order, group size, sampling, reward, optimizer
-and number of updates. Held-out accuracy is measured by our evaluator on both sides, between steps, with the clock
-stopped. `OUT.json` holds one `Step` per step; step 0 is the start.
+Both sides read the same config: same starting weights, prompts in the same order, group size, sampling, reward,
+optimizer and number of updates. Held-out accuracy is measured by our evaluator on both sides, between steps, with the
+clock stopped. `OUT.json` holds one `Step` per step; step 0 is the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import TrainerCallback
 
 from rewards.math import verify
 from rlhf.core.protocols import EngineHandle
@@ -28,12 +30,18 @@ from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Prompt
 from rlhf.data.render import render_prompt
 from rlhf.loops import online, pipeline, settings, setup
-from rlhf.loops.evaluate import Evaluator
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.settings import Experiment
 
 SPREAD = "vs_trl_side.spread"
 """Dotted path of the reward under which every group has signal."""
+TRL_MICRO_BATCH = 64
+"""Samples per forward pass on TRL's side: its fastest on a CPU, of 32, 64, 128 and 256."""
+LOSS_TYPES = {"sequence": "grpo", "token": "dapo"}
+"""Our `loss.aggregate` in TRL's words."""
+
+Reward = Callable[..., list[float | None]]
+"""TRL's kind of reward function."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +64,7 @@ def main() -> None:
     Path(out).write_text(json.dumps([asdict(step) for step in steps]))
 
 
-def spread(completions: Sequence[str], **columns: object) -> list[float]:
+def spread(completions: Sequence[str], **columns: object) -> list[float | None]:
     """A reward in [0, 1) that differs between any two texts: no group is without signal, so that nothing is skipped."""
     return [zlib.crc32(text.encode()) / 2**32 for text in completions]
 
@@ -89,10 +97,15 @@ def trl(experiment: Experiment) -> list[Step]:
     stream = PromptStream(shared.task.train(), seed=chosen.seed, name=stage.name)
     prompts = stream.take(0, recipe.steps * recipe.prompts_per_step)
     rows = [{"prompt": as_text(prompt, shared.tokenizer), "gold": prompt.gold} for prompt in prompts]
+    evaluator = setup.evaluator(chosen, shared)
+
+    async def accuracy(engine: EngineHandle) -> float:
+        return (await evaluator.run(engine, shared.pool)).sampled.mean
+
     with shared.pool:
         clock = Clock(
             engine=setup.engine(chosen, shared, shared.model_folder),
-            evaluate=evaluation(setup.evaluator(chosen, shared), shared.pool),
+            evaluate=accuracy,
             every=recipe.evaluate_every,
             last=recipe.steps,
         )
@@ -102,18 +115,22 @@ def trl(experiment: Experiment) -> list[Step]:
             args=trl_config(experiment, recipe, folder.path),
             reward_funcs=clock.counting(reward(experiment)),
             train_dataset=Dataset.from_list(rows),
+            callbacks=[clock],
         )
-        clock.attach(trainer)
         trainer.train()
     return clock.steps
 
 
 def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> Any:
-    """Our recipe in TRL's words. One generation batch is one optimizer update of one micro-batch, TRL's fastest here."""
+    """Our recipe in TRL's words: every generation batch is one optimizer update."""
     from trl import GRPOConfig
 
-    chosen, optimizer = experiment.settings, recipe.learner.optimizer
+    chosen, optimizer, schedule = experiment.settings, recipe.learner.optimizer, recipe.learner.schedule
+    plain = recipe.epochs == recipe.minibatches == 1 and not (recipe.filters or recipe.max_refills)
+    assert plain and not recipe.needs_reference and recipe.advantage.name == "grpo" and schedule.name == "constant"
     first, second = optimizer.betas or (0.9, 0.999)
+    samples = recipe.prompts_per_step * recipe.samples_per_prompt
+    passes = math.ceil(samples / TRL_MICRO_BATCH)
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -121,11 +138,12 @@ def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> A
         report_to=[],
         disable_tqdm=True,
         save_strategy="no",
+        logging_strategy="no",
         seed=chosen.seed,
         max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.prompts_per_step * recipe.samples_per_prompt,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
+        per_device_train_batch_size=samples // passes,
+        gradient_accumulation_steps=passes,
+        steps_per_generation=passes,
         num_iterations=1,
         num_generations=recipe.samples_per_prompt,
         max_completion_length=chosen.sampling.max_tokens,
@@ -138,8 +156,8 @@ def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> A
         gradient_checkpointing=False,
         disable_dropout=True,
         beta=0.0,
-        loss_type="grpo",
-        scale_rewards="group",
+        loss_type=LOSS_TYPES[recipe.loss.config.aggregate],
+        scale_rewards=recipe.advantage.config.std,
         optim="adamw_torch_fused",
         learning_rate=optimizer.lr,
         adam_beta1=first,
@@ -147,7 +165,7 @@ def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> A
         weight_decay=optimizer.weight_decay,
         max_grad_norm=optimizer.grad_clip,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=recipe.learner.schedule.warmup_updates,
+        warmup_steps=schedule.warmup_updates,
     )
 
 
@@ -159,27 +177,21 @@ def as_text(prompt: Prompt, tokenizer: Any) -> str:
     return text
 
 
-def reward(experiment: Experiment) -> Callable[..., list[float]]:
+def reward(experiment: Experiment) -> Reward:
     """The config's reward as a function for TRL: the math verifier, or `spread`."""
     (component,) = experiment.settings.rewards.values()
     if component.name == "user_function":
         assert component.config.path == SPREAD
         return spread
 
-    def graded(completions: Sequence[str], gold: Sequence[str], **columns: object) -> list[float]:
+    def graded(completions: Sequence[str], gold: Sequence[str], **columns: object) -> list[float | None]:
         pairs = zip(completions, gold, strict=True)
-        values = [verify(completion, answer, spec=component.config).value for completion, answer in pairs]
-        assert None not in values, "sums always have readable golds"
-        return [value or 0.0 for value in values]
+        return [verify(completion, answer, spec=component.config).value for completion, answer in pairs]
 
     return graded
 
 
-def evaluation(evaluator: Evaluator, pool: Any) -> Callable[[EngineHandle], float]:
-    return lambda engine: asyncio.run(evaluator.run(engine, pool)).sampled.mean
-
-
-class Clock:
+class Clock(TrainerCallback):
     """Times TRL's steps from outside and evaluates between them.
 
     Args:
@@ -190,50 +202,43 @@ class Clock:
     """
 
     def __init__(
-        self, *, engine: EngineHandle, evaluate: Callable[[EngineHandle], float], every: int, last: int
+        self, *, engine: EngineHandle, evaluate: Callable[[EngineHandle], Awaitable[float]], every: int, last: int
     ) -> None:
         self.steps: list[Step] = []
         self._engine, self._evaluate, self._every, self._last = engine, evaluate, every, last
-        self._tokens: list[int] = []
+        self._lengths: list[int] = []
         self._mark = 0.0
 
-    def counting(self, function: Callable[..., list[float]]) -> Callable[..., list[float]]:
+    def counting(self, function: Reward) -> Reward:
         """The reward, noting how long the samples are."""
 
-        def counted(completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-            self._tokens = [len(ids) for ids in completion_ids]
+        def counted(
+            completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any
+        ) -> list[float | None]:
+            self._lengths = [len(ids) for ids in completion_ids]
             return function(completions=completions, **columns)
 
         return counted
 
-    def attach(self, trainer: Any) -> None:
-        """Listen to a trainer."""
-        from transformers import TrainerCallback
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer."""
+        self._note(0, kwargs["model"])
 
-        class Listener(TrainerCallback):
-            def on_train_begin(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self._note(0, trainer.model)
-
-            def on_step_end(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self._note(state.global_step, trainer.model)
-
-        trainer.add_callback(Listener())
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer."""
+        self._note(state.global_step, kwargs["model"])
 
     def _note(self, step: int, model: nn.Module) -> None:
         seconds = time.perf_counter() - self._mark if step else 0.0
-        length = sum(self._tokens) / len(self._tokens) if self._tokens else 0.0
+        length = sum(self._lengths) / len(self._lengths) if self._lengths else 0.0
         due = step in (0, self._last) or (self._every and step % self._every == 0)
-        accuracy = self._measure(step, model.named_parameters()) if due else None
+        accuracy = asyncio.run(self._measure(step, model)) if due else None
         self.steps.append(Step(step=step, seconds=seconds, length=length, accuracy=accuracy))
         self._mark = time.perf_counter()
 
-    def _measure(self, step: int, weights: Iterable[tuple[str, nn.Parameter]]) -> float:
-        asyncio.run(load(self._engine, step, weights))
-        return self._evaluate(self._engine)
-
-
-async def load(engine: EngineHandle, version: int, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    await engine.load_weights(version, ((name, tensor.detach()) for name, tensor in weights))
+    async def _measure(self, step: int, model: nn.Module) -> float:
+        await self._engine.load_weights(step, ((name, weight.detach()) for name, weight in model.named_parameters()))
+        return await self._evaluate(self._engine)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,13 @@ bug and shows its traceback. Heavy imports wait until a verb needs them.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from rlhf.core.errors import UserError
 
@@ -20,15 +23,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.path.insert(0, os.getcwd())
+    # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         arguments.verb(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or "the disk"
+        print(f"error: {where}: {error.strerror}\n  fix: free disk space, then run the same command", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

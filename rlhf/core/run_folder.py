@@ -42,6 +42,19 @@ class RunFolder:
         self.data = path / "data"
         self._lock: IO[str] | None = None
 
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """The folder of a run that has been started, to be read.
+
+        Raises:
+            RunFolderError: it is none.
+        """
+        folder = cls(path)
+        if not (folder.config.exists() and folder.environment.exists()):
+            fix = "give the folder that training printed, runs/<name>"
+            raise RunFolderError(str(path), "is not a run folder: it lacks config.yaml or environment.json", fix=fix)
+        return folder
+
     def open(self, config_yaml: str) -> bool:
         """Take the folder for one process. Returns True when it holds this run already, False when it is new.
 

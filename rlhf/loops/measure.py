@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
 from rlhf.loops.evaluate import Result
@@ -27,16 +26,17 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Res
         overrides: `key=value`; `task.test=…` measures on another set.
         out: where to write the numbers as JSON.
     """
-    experiment = settings.read(target / "config.yaml" if target.is_dir() else target, overrides)
-    setup.set_threads(experiment.settings)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder(target if target.is_dir() else Path(scratch))
-        shared = setup.parts(experiment.settings, folder.model)
+        folder = RunFolder.existing(target) if target.is_dir() else RunFolder(Path(scratch))
+        experiment = settings.read(folder.config if target.is_dir() else target, overrides)
+        setup.set_threads(experiment.settings)
+        home = folder.model if folder.model.exists() else Path(scratch) / "model"
+        shared = setup.parts(experiment.settings, home)
         now = pipeline.standing(folder, shared.model_folder)
         engine = setup.engine(experiment.settings, shared, now.weights)
         with shared.pool:
             result = asyncio.run(setup.evaluator(experiment.settings, shared).run(engine, shared.pool))
-    show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else str(now.weights.name))
+    show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
         write_whole(out, json.dumps({"step": now.progress.step, **result.metrics()}, indent=1))
     return result
@@ -67,6 +67,4 @@ def report(run: Path) -> Path:
     Raises:
         RunFolderError: the folder is not a run.
     """
-    if not (run / "config.yaml").exists():
-        raise RunFolderError(str(run), "is not a run folder: it has no config.yaml", fix="give runs/<name>")
-    return summary.report(RunFolder(run))
+    return summary.report(RunFolder.existing(run))

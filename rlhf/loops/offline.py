@@ -9,7 +9,7 @@ A batch is a number of samples, whatever their length; the learner packs them un
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,11 @@ async def run(cfg: Config, stage: Stage) -> None:
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
+def source(cfg: Config, stages: Collection[str]) -> str | None:
+    """The file or hub id that a stage reads besides the task's data; None when it is the task or another stage."""
+    return None if cfg.data in (TASK, *stages) else cfg.data
+
+
 def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     """What one step does, for `rlhf plan`."""
     return {
@@ -91,19 +96,27 @@ def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
             raise DataError("task", "has no worked solutions to learn from", fix=fix)
         return found
     generated = stage.folder.data / f"{cfg.data}.jsonl"
-    source = str(generated if generated.exists() else Path(cfg.data))
-    rows = sources.rows(source, split="train", where=f"{stage.name}.data")
-    return [_prompt(row, f"{source}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+    if generated.exists() and not generated.stat().st_size:
+        fix = "start from a better model, draw more samples, or select: all"
+        raise DataError(f"{stage.name}.data", f"stage '{cfg.data}' selected no sample to learn from", fix=fix)
+    name = str(generated if generated.exists() else Path(cfg.data))
+    rows = sources.rows(name, split="train", where=f"{stage.name}.data")
+    return [_prompt(row, f"{name}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
 
 
 def _prompt(row: sources.Row, where: str, name: str) -> Prompt:
     """A row of `messages` or `prompt`, and `completion`."""
-    if not isinstance(row.get("completion"), str) or not (row.get("messages") or row.get("prompt")):
-        fix = "give every row `completion` and one of `messages`, `prompt`"
-        raise DataError(where, f"cannot be learnt from: it has the columns {', '.join(row)}", fix=fix)
-    turns = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
-    messages = tuple(Message(role=str(turn["role"]), content=str(turn["content"])) for turn in turns)
+    turns = row.get("messages", [{"role": "user", "content": row.get("prompt")}])
+    if not isinstance(row.get("completion"), str) or not isinstance(turns, list) or not all(map(_is_turn, turns)):
+        problem = f"cannot be learnt from: it has the columns {', '.join(row)}"
+        fix = 'give every row a text `completion`, and a text `prompt` or `messages` [{"role": …, "content": …}]'
+        raise DataError(where, problem, fix=fix)
+    messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
     return Prompt(id=name, messages=messages, gold=str(row.get("gold", "")), task=name, solution=row["completion"])
+
+
+def _is_turn(turn: object) -> bool:
+    return isinstance(turn, Mapping) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
 
 
 def _sample(prompt: Prompt, stage: Stage) -> Sample:

@@ -20,12 +20,15 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rewards import rubric
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Prompt
+from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import generate, offline, online, setup
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.report.units import amount
+from rlhf.tasks import common
+from rlhf.tasks.common import ValidationReport
 
 GIB = 2**30
 LOOKED_AT = 256
@@ -73,6 +76,8 @@ def show(experiment: Experiment) -> None:
             f"data: {train} training and {held_out} held-out prompts of about {lengths.prompt_mean:.0f} tokens",
             highlight=False,
         )
+        report = validate(experiment, shared)
+        console.print(f"golds: {report.summary()}", highlight=False, markup=False)
         for stage in experiment.stages:
             _check_micro_batch(stage, lengths, experiment)
             _show_stage(console, stage, lengths, experiment)
@@ -84,6 +89,21 @@ def show(experiment: Experiment) -> None:
         fix = "lower learner.micro_batch_tokens or engine.max_batch, turn on learner.gradient_checkpointing"
         raise ConfigError("model", f"does not fit: {verdict}", fix=f"{fix}, or use a smaller model")
     console.print(f"fits: {verdict}", highlight=False)
+
+
+def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
+    """Whether the rewards of a config accept the gold answer of every prompt, and which they refuse."""
+    settings = experiment.settings
+
+    def verify(completion: str, gold: str) -> RewardOut:
+        prompt = Prompt(id="gold", messages=(Message(role="user", content=""),), gold=gold, task=settings.task.name)
+        [scored] = rubric.score_groups([_alone(prompt, completion)], primary, settings.rubric, shared.pool)
+        return scored.rewards[0]
+
+    primary = dict([next(iter(settings.rewards.items()))])
+    prompts = [*shared.task.train(), *shared.task.held_out()]
+    with shared.pool:
+        return common.validate(prompts, verify, reference=settings.task.module.reference)
 
 
 def model_shape(folder: Path, *, trust_remote_code: bool) -> Shape:
@@ -138,6 +158,22 @@ def _check_micro_batch(stage: StageSettings, lengths: Lengths, experiment: Exper
     if longest > budget:
         where = f"{stage.name}.learner.micro_batch_tokens"
         raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
+
+
+def _alone(prompt: Prompt, text: str) -> Group:
+    sample = Trajectory(
+        id="gold",
+        prompt_id=prompt.id,
+        index=0,
+        prompt_tokens=(),
+        tokens=(),
+        logprobs=(),
+        text=text,
+        stop=StopReason.EOS,
+        policy_version=0,
+        seed=0,
+    )
+    return Group(prompt=prompt, trajectories=(sample,))
 
 
 def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:

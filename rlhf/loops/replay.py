@@ -2,13 +2,16 @@
 
 The weights that sampled it are those after the step before. Where no checkpoint of that step is left, training is
 run again from the nearest earlier one: everything random is a function of seed and name, so the same weights come
-back. All work happens in a scratch folder; the run is only read.
+back. From there on the step is followed as it was trained: its advantages are those of `updates.prepare` on its
+recorded rewards, and the updates before the sample's own are made again. All work happens in a scratch folder; the run
+is only read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import difflib
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rewards import rubric
 from rlhf.core.errors import RunFolderError
@@ -37,11 +41,11 @@ from rlhf.core.types import (
     Trajectory,
     Verdict,
 )
-from rlhf.data.packing import pack
-from rlhf.learner import checkpoint
-from rlhf.loops import online, pipeline, settings, setup
+from rlhf.data.packing import count, pack
+from rlhf.loops import online, pipeline, settings, setup, updates
 from rlhf.loops.recorder import Recorder
-from rlhf.loops.stage import Progress, Stage
+from rlhf.loops.stage import CheckpointConfig, Stage
+from rlhf.losses import common
 
 Record = dict[str, Any]
 """A row of `samples.jsonl`."""
@@ -53,11 +57,25 @@ class Term:
 
     token: str
     sampler_logprob: float
-    trainer_logprob: float
+    old_logprob: float
+    """The trainer's, under the weights that the step started from."""
+    new_logprob: float
+    """The trainer's, under the weights of the update that trained on the token."""
     loss: float
     """Its share of the unnormalised loss sum."""
     gradient: float
     """Derivative of that sum with respect to the token's log-prob."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a sample was trained on, the first time that the step did so."""
+
+    update: int
+    """Which of the step's optimizer updates, from 1."""
+    terms: list[Term]
+    divisor: int
+    """What the update divides the loss sum of all its samples by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +88,8 @@ class Replay:
     group_values: list[float | None]
     advantage: float | None
     """Recomputed from the step's recorded rewards; None when the sample was not trained on."""
-    terms: list[Term]
+    training: Training | None
+    """None when the sample was left out of the update, or costs nothing."""
     replayed_steps: int
     """Training steps that were run again to get the weights back."""
 
@@ -84,30 +103,22 @@ def show(run: Path, sample_id: str) -> None:
     """Replay and print."""
     result = replay(run, sample_id)
     record, reward = result.record, result.reward
-    console = Console()
-    console.print(f"[bold]{sample_id}[/bold]  stage {record['stage']}, step {record['step']}", highlight=False)
+    # What a model or a user wrote is never markup.
+    console = Console(markup=False, highlight=False)
+    console.print(f"{sample_id}  stage {record['stage']}, step {record['step']}", style="bold")
     if result.replayed_steps:
-        console.print(f"weights: {result.replayed_steps} training steps run again from a checkpoint", highlight=False)
-    console.print("prompt:  ", repr(record["prompt"]), "  gold: ", repr(record["gold"]), sep="", markup=False)
-    console.print("sample:  ", repr(result.completion.text), f" ({result.completion.stop})", sep="", markup=False)
+        console.print(f"weights:   {result.replayed_steps} training steps run again from a checkpoint")
+    console.print(f"prompt:    {record['prompt']!r}, gold {record['gold']!r}")
+    console.print(f"sample:    {result.completion.text!r} ({result.completion.stop})")
     match = "identical to the record" if result.identical else f"DIFFERENT from the record: {record['text']!r}"
-    console.print(f"tokens:   {len(result.completion.tokens)}, {match}", markup=False)
+    console.print(f"tokens:    {len(result.completion.tokens)}, {match}")
     again = "as recorded" if reward.value == record["value"] else f"RECORDED {record['value']}"
-    console.print(f"reward:   {reward.value} ({again}), {reward.verdict}, {reward.reason}, read {reward.extracted!r}")
+    console.print(f"reward:    {reward.value} ({again}), {reward.verdict}, {reward.reason}, read {reward.extracted!r}")
     for name, value in reward.breakdown.items():
-        console.print(f"          {name} = {value}", markup=False)
-    console.print(f"group:    {result.group_values}", markup=False)
-    told = record["advantage"]
-    console.print(f"advantage: {_number(result.advantage)} (recorded {_number(told)})", markup=False)
-    if not result.terms:
-        console.print("loss:     none: this sample was not trained on, or its advantage is zero and costs nothing")
-        return
-    table = Table("token", "sampler log p", "trainer log p", "gap", "loss term", "d loss / d log p")
-    for term in result.terms:
-        gap = term.trainer_logprob - term.sampler_logprob
-        cells = (term.sampler_logprob, term.trainer_logprob, gap, term.loss, term.gradient)
-        table.add_row(repr(term.token), *(f"{x:.5f}" for x in cells))
-    console.print(table)
+        console.print(f"           {name} = {value}")
+    console.print(f"group:     {result.group_values}")
+    console.print(f"advantage: {_number(result.advantage)} (recorded {_number(record['advantage'])})")
+    _show_training(console, result)
 
 
 def replay(run: Path, sample_id: str) -> Replay:
@@ -116,114 +127,143 @@ def replay(run: Path, sample_id: str) -> Replay:
     Raises:
         RunFolderError: not a run, or no such sample in it.
     """
-    experiment = settings.read(run / "config.yaml")
-    records = list(read_lines(run / "samples.jsonl"))
+    folder = RunFolder.existing(run.resolve())
+    experiment = _quiet(settings.read(folder.config))
+    records = list(read_lines(folder.samples))
     record = _find(records, sample_id, run)
     setup.set_threads(experiment.settings)
-    shared = setup.parts(experiment.settings, run.resolve() / "model")
+    shared = setup.parts(experiment.settings, folder.model)
     with tempfile.TemporaryDirectory() as scratch, shared.pool:
-        return asyncio.run(_replay(experiment, shared, run.resolve(), Path(scratch), record, records))
+        return asyncio.run(_replay(experiment, shared, folder, Path(scratch), record, records))
+
+
+def _show_training(console: Console, result: Replay) -> None:
+    training = result.training
+    if training is None:
+        console.print("loss:      none: this sample was not trained on, or its advantage is zero and costs nothing")
+        return
+    titles = ("sampler log p", "trainer log p", "gap", "at its update", "ratio", "loss term", "d loss / d log p")
+    table = Table("token", *titles)
+    for term in training.terms:
+        gap, ratio = term.old_logprob - term.sampler_logprob, math.exp(term.new_logprob - term.old_logprob)
+        cells = (term.sampler_logprob, term.old_logprob, gap, term.new_logprob, ratio, term.loss, term.gradient)
+        table.add_row(Text(repr(term.token)), *(f"{x:.5f}" for x in cells))
+    console.print(table)
+    total = sum(term.loss for term in training.terms)
+    console.print(
+        f"loss:      {total:.6f}, the sum of these terms; update {training.update} of the step divides"
+        f" the sum over its samples by {training.divisor}"
+    )
 
 
 async def _replay(
     experiment: settings.Experiment,
     shared: setup.Parts,
-    run: Path,
+    run: RunFolder,
     scratch: Path,
     record: Record,
     records: Sequence[Record],
 ) -> Replay:
-    stage, steps = await _weights(experiment, shared, run, scratch, record)
+    before = pipeline.standing(run, shared.model_folder, before=record["step"])
+    begun = before.progress.step
+    stage = await _at_work(experiment, shared, run, before, scratch, stop_before=record["step"])
     request = Request(
         id=record["id"],
         prompt_tokens=tuple(record["prompt_tokens"]),
         seed=derive_seed(experiment.settings.seed, "sample", record["id"]),
     )
     [completion] = await stage.engine.generate([request], sampling=stage.sampling)
-    prompts = {p.id: p for p in shared.task.train()}
-    prompt = replace(prompts[record["prompt_id"].split("~")[0]], id=record["prompt_id"])
     made = replace(_trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
-    group = Group(prompt=prompt, trajectories=(made,))
+    group = Group(prompt=_prompt(shared, record), trajectories=(made,))
     [scored] = rubric.score_groups([group], stage.rewards, stage.rubric, stage.tools)
-    loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     together = [r for r in records if r["step"] == record["step"]]
-    advantage = _advantage(loop, together, record["id"]) if isinstance(loop, online.Config) else None
-    terms: list[Term] = []
-    if isinstance(loop, online.Config) and record["advantage"]:
-        terms = await _terms(loop, stage, completion, record)
+    loop = next(s.config for s in experiment.stages if s.name == record["stage"])
+    advantage, training = None, None
+    if isinstance(loop, online.Config):
+        assert stage.trained is not None
+        prepared = await updates.prepare(loop, _kept(loop, together), stage=stage, learner=stage.trained)
+        advantage = prepared.advantages.get(record["id"])
+        training = await _training(loop, stage, prepared, completion, record)
     return Replay(
         record=record,
         completion=completion,
         reward=scored.rewards[0],
         group_values=[r["value"] for r in together if r["prompt_id"] == record["prompt_id"]],
         advantage=advantage,
-        terms=terms,
-        replayed_steps=steps,
+        training=training,
+        replayed_steps=record["step"] - 1 - begun,
     )
 
 
-async def _weights(
-    experiment: settings.Experiment, shared: setup.Parts, run: Path, scratch: Path, record: Record
-) -> tuple[Stage, int]:
-    """A stage whose engine and learner hold the weights that sampled a record, and the steps that took."""
-    index = next(i for i, s in enumerate(experiment.stages) if s.name == record["stage"])
-    present = [n for n in checkpoint.steps(run / "checkpoints") if n < record["step"]]
-    progress, weights = Progress(), shared.model_folder
+async def _at_work(
+    experiment: settings.Experiment,
+    shared: setup.Parts,
+    run: RunFolder,
+    before: pipeline.Standing,
+    scratch: Path,
+    *,
+    stop_before: int,
+) -> Stage:
+    """The stage of a step, with the weights that the step began with in its engine and learner."""
     folder = RunFolder(scratch)
     folder.checkpoints.mkdir()
-    if present:
-        found = checkpoint.read(run / "checkpoints", present[-1])
-        progress, weights = Progress(**found.state["progress"]), found.folder
-    for step in present:
-        os.symlink(run / "checkpoints" / f"step_{step}", folder.checkpoints / f"step_{step}")
-    if progress.stage < index or not progress.step:
-        progress.enter(index)
-    begun = progress.step
-    stage = await pipeline.run_stage(
+    for saved in run.checkpoints.glob("step_*"):
+        os.symlink(saved, folder.checkpoints / saved.name)
+    stage = await pipeline.run_stages(
         experiment,
-        experiment.stages[index],
         shared,
         folder,
-        pipeline.Standing(progress, weights),
+        before,
         Recorder(folder, [], {}),
-        stop_before=record["step"],
+        announce=lambda stage: None,
+        stop_before=stop_before,
     )
-    return stage, record["step"] - 1 - begun
+    assert stage is not None, "a recorded step belongs to one of the stages"
+    return stage
 
 
-async def _terms(cfg: online.Config, stage: Stage, completion: Completion, record: Record) -> list[Term]:
-    """Per-token loss terms of the step's first update, without the entropy bonus: the loss, one token at a time."""
+async def _training(
+    cfg: online.Config, stage: Stage, prepared: updates.Prepared, completion: Completion, record: Record
+) -> Training | None:
+    """Train up to the first update that the sample takes part in, and take that update's loss apart."""
     assert stage.trained is not None
-    size = len(completion.tokens)
-    sample = Sample(
-        id=record["id"],
-        tokens=(*record["prompt_tokens"], *completion.tokens),
-        target_start=len(record["prompt_tokens"]),
-        advantages=(record["advantage"],) * size,
-        rollout_logprobs=completion.logprobs,
-    )
-    [batch] = pack([sample], token_budget=len(sample.tokens), device="cpu")
-    [trainer_T] = await stage.trained.logprobs([batch])
-    if stage.reference is not None:
-        [ref_T] = await stage.reference.logprobs([batch])
-        batch = replace(batch, ref_logprobs_T=ref_T)
+    free = cfg.loss.module.zero_advantage_is_free(cfg.loss.config)
+    parts = updates.split(cfg, prepared.samples, seed=stage.seed, step=record["step"])
+    for number, part in enumerate(parts, start=1):
+        sample = next((s for s in part if s.id == record["id"]), None)
+        if sample is not None:
+            if free and not any(sample.advantages or ()):
+                return None
+            if list(completion.tokens) == record["tokens"]:
+                sample = replace(sample, rollout_logprobs=completion.logprobs)
+            divisor = common.divisor(cfg.loss.module.denominator(cfg.loss.config), count(part))
+            return Training(update=number, terms=await _terms(cfg, stage, sample), divisor=divisor)
+        await updates.update(cfg, part, stage=stage, learner=stage.trained)
+    return None
+
+
+async def _terms(cfg: online.Config, stage: Stage, sample: Sample) -> list[Term]:
+    """The loss one token at a time, without the entropy bonus."""
+    assert stage.trained is not None and sample.rollout_logprobs is not None
+    [there] = pack([sample], token_budget=len(sample.tokens), device=stage.device)
+    [batch] = pack([sample], token_budget=len(sample.tokens))
+    [new_T] = await stage.trained.logprobs([there])
+    old_T = new_T if batch.old_logprobs_T is None else batch.old_logprobs_T
     terms: list[Term] = []
-    for t in range(size):
-        logprob = trainer_T[t : t + 1].clone().requires_grad_()
-        one = _one_token(batch, t)
-        out = cfg.loss.module.loss(
-            ForwardOut(logprobs_T=logprob, entropy_T=torch.zeros(1, requires_grad=True)), one, cfg.loss.config
-        )
+    for t, token in enumerate(sample.tokens[sample.target_start :]):
+        logprob = new_T[t : t + 1].clone().requires_grad_()
+        forward = ForwardOut(logprobs_T=logprob, entropy_T=torch.zeros(1, requires_grad=True))
+        out = cfg.loss.module.loss(forward, _one_token(batch, t), cfg.loss.config)
         (gradient,) = torch.autograd.grad(out.total, logprob)
-        terms.append(
-            Term(
-                token=str(stage.tokenizer.decode([completion.tokens[t]])),
-                sampler_logprob=completion.logprobs[t],
-                trainer_logprob=float(trainer_T[t]),
-                loss=float(out.total),
-                gradient=float(gradient),
-            )
+        term = Term(
+            token=str(stage.tokenizer.decode([token])),
+            sampler_logprob=sample.rollout_logprobs[t],
+            old_logprob=float(old_T[t]),
+            new_logprob=float(new_T[t]),
+            loss=float(out.total.detach()),
+            gradient=float(gradient),
         )
+        terms.append(term)
     return terms
 
 
@@ -236,13 +276,14 @@ def _one_token(batch: Batch, t: int) -> Batch:
         target_index_T=batch.target_index_T[t : t + 1],
         sequence_T=batch.sequence_T[t : t + 1],
         advantages_T=cut(batch.advantages_T),
+        old_logprobs_T=cut(batch.old_logprobs_T),
         rollout_logprobs_T=cut(batch.rollout_logprobs_T),
         ref_logprobs_T=cut(batch.ref_logprobs_T),
     )
 
 
-def _advantage(cfg: online.Config, together: Sequence[Record], sample_id: str) -> float | None:
-    """The advantage again, from the recorded rewards of the whole step."""
+def _kept(cfg: online.Config, together: Sequence[Record]) -> list[Group]:
+    """The groups that a step trained on: its records, filtered and cut as `Collector.collect` does."""
     by_prompt: dict[str, list[Record]] = {}
     for record in together:
         by_prompt.setdefault(record["prompt_id"], []).append(record)
@@ -255,12 +296,24 @@ def _advantage(cfg: online.Config, together: Sequence[Record], sample_id: str) -
         for component in cfg.filters.values():
             group = component.module.keep(group, component.config).group if group is not None else None
         groups += [group] if group is not None else []
-    rows = cfg.advantage.module.advantages(groups[: cfg.prompts_per_step], cfg.advantage.config)
-    for group, values in zip(groups, rows, strict=False):
-        for trajectory, row in zip(group.trajectories, values, strict=True):
-            if trajectory.id == sample_id:
-                return sum(row) / len(row) if row else None
-    return None
+    return groups[: cfg.prompts_per_step]
+
+
+def _quiet(experiment: settings.Experiment) -> settings.Experiment:
+    """The same run without evaluations and checkpoints on the way, which change nothing of what is trained."""
+    every = CheckpointConfig(every=2**31, keep=0)
+    stages = tuple(replace(s, config=replace(s.config, evaluate_every=0)) for s in experiment.stages)
+    return replace(experiment, settings=replace(experiment.settings, checkpoints=every), stages=stages)
+
+
+def _prompt(shared: setup.Parts, record: Record) -> Prompt:
+    """The prompt of a record; from the second epoch on its id ends in `~<epoch>`."""
+    name = record["prompt_id"]
+    for prompt in shared.task.train():
+        if prompt.id in (name, name.rpartition("~")[0]):
+            return replace(prompt, id=name)
+    fix = "restore the data that the run was trained on"
+    raise RunFolderError(name, "is the prompt of the sample, but the task has no such prompt any more", fix=fix)
 
 
 def _trajectory(record: Record) -> Trajectory:
@@ -292,7 +345,7 @@ def _find(records: Sequence[Record], sample_id: str, run: Path) -> Record:
     for record in records:
         if record["id"] == sample_id:
             return record
-    near = difflib.get_close_matches(sample_id, [r["id"] for r in records], n=3)
+    near = difflib.get_close_matches(sample_id, [r["id"] for r in records], n=3, cutoff=0.3)
     fix = f"ids stand in {run / 'samples.jsonl'}" + (f", for example {', '.join(near)}" if near else "")
     raise RunFolderError(str(run), f"has no sample '{sample_id}'", fix=fix)
 

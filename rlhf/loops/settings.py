@@ -18,7 +18,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
-from rlhf.loops import evaluate
+from rlhf.loops import evaluate, offline
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
 
@@ -115,6 +115,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     """Check a loaded tree."""
     tree = dict(loaded.tree)
     blocks = {k: v for k, v in tree.items() if isinstance(v, Mapping) and "loop" in v}
+    _check_blocks(tree, blocks)
     settings = config.build(Settings, {k: v for k, v in tree.items() if k not in blocks})
     if not settings.stages:
         raise ConfigError("stages", "there is nothing to run", fix=f"name one of: {', '.join(blocks) or 'a block'}")
@@ -122,7 +123,28 @@ def parse(loaded: config.Loaded) -> Experiment:
         fix = "give each stage a block of its own; a block can inherit with YAML anchors"
         raise ConfigError("stages", f"{settings.stages} runs a block twice", fix=fix)
     settings = _with_task_rewards(settings)
-    return Experiment(settings, tuple(_stage(name, blocks) for name in settings.stages), loaded)
+    stages = tuple(_stage(name, blocks) for name in settings.stages)
+    _check_order(stages)
+    return Experiment(settings, stages, loaded)
+
+
+def _check_blocks(tree: Mapping[str, Any], blocks: Mapping[str, Any]) -> None:
+    """A block without `loop` would read as an unknown key."""
+    listed = tree.get("stages")
+    for name in listed if isinstance(listed, list) else []:
+        if name not in blocks and isinstance(tree.get(name), Mapping):
+            raise ConfigError(f"{name}.loop", "is required", fix=f"say what the stage runs: {', '.join(LOOPS)}")
+
+
+def _check_order(stages: Sequence[StageSettings]) -> None:
+    """A stage that learns from another one's samples comes after it."""
+    for place, stage in enumerate(stages):
+        if not isinstance(stage.config, offline.Config):
+            continue
+        source = next((i for i, other in enumerate(stages) if other.name == stage.config.data), None)
+        if source is not None and (source >= place or stages[source].loop != "generate"):
+            problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
+            raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
 
 
 def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:

@@ -18,6 +18,7 @@ import torch
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.data import sources
 from rlhf.learner import checkpoint
+from rlhf.loops import offline
 from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import Progress
 from rlhf.models import load
@@ -43,7 +44,10 @@ class Summary:
 def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     """Everything that is not in the config and could change the result."""
     settings = experiment.settings
-    data = settings.task.module.sources(settings.task.config)
+    names = [stage.name for stage in experiment.stages]
+    offline_configs = [(s.name, s.config) for s in experiment.stages if isinstance(s.config, offline.Config)]
+    read = {source: "task" for source in settings.task.module.sources(settings.task.config)}
+    read |= {found: f"{name}.data" for name, cfg in offline_configs if (found := offline.source(cfg, names))}
     return {
         "git": _git(Path(__file__).parent),
         "python": sys.version.split()[0],
@@ -52,7 +56,7 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
         "cpu_threads": threads,
         "cpu_count": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "data": {source: sources.fingerprint(source, where="task") for source in data},
+        "data": {source: sources.fingerprint(source, where=where) for source, where in read.items()},
         "trust_remote_code": settings.model.trust_remote_code,
         "config_file": experiment.loaded.path.name,
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,3 +22,20 @@ def test_the_configuration_page_matches_the_code() -> None:
 def test_every_key_is_explained() -> None:
     rows = [line for line in (DOCS / "configuration.md").read_text(encoding="utf-8").splitlines() if line[:3] == "| `"]
     assert rows and not [row for row in rows if row.endswith("|  |")]
+
+
+def test_what_the_rewards_page_claims_of_an_answer_holds() -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (DOCS / "rewards.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    checked = 0
+    for line in filter(None, block.splitlines()):
+        code, _, claim = line.partition("  # value ")
+        if not claim:
+            exec(code, names)
+            continue
+        value, verdict, *reason = claim.strip().split(", ")
+        found = eval(code, names)
+        assert (found.value, found.verdict) == (float(value), verdict)
+        assert not reason or found.reason == reason[0]
+        checked += 1
+    assert checked == 3
