@@ -18,6 +18,7 @@ A quiet machine is needed, as any other load falls on one side of a pair only. T
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -96,6 +97,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="keep runs and logs there; must not exist")
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it works")
     args = parser.parse_args()
+    if importlib.util.find_spec("trl") is None:
+        parser.error("TRL is not installed: pip install -e '.[bench]'")
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch) / "work"
         work.mkdir(parents=True)
@@ -125,6 +128,7 @@ def prepare(work: Path, args: argparse.Namespace) -> list[Setting]:
     """Make both starting models, once."""
     prompts, samples = (8, 4) if args.quick else (32, 8)
     common = [
+        "device=cpu",
         f"threads={args.threads}",
         "model.init=null",
         f"run.folder={work}",
@@ -148,6 +152,7 @@ def prepare(work: Path, args: argparse.Namespace) -> list[Setting]:
         f"model.path={untrained}",
         f"rl.steps={4 if args.quick else 12}",
         "rl.evaluate_every=0",
+        "evaluation.prompts=16",
         f"rewards={{spread: {{name: user_function, path: {SPREAD}, isolate: false}}}}",
     ]
     return [

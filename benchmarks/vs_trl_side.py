@@ -127,7 +127,8 @@ def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> A
 
     chosen, optimizer, schedule = experiment.settings, recipe.learner.optimizer, recipe.learner.schedule
     plain = recipe.epochs == recipe.minibatches == 1 and not (recipe.filters or recipe.max_refills)
-    assert plain and not recipe.needs_reference and recipe.advantage.name == "grpo" and schedule.name == "constant"
+    if not (plain and not recipe.needs_reference and recipe.advantage.name == "grpo" and schedule.name == "constant"):
+        sys.exit("this recipe is no plain GRPO with one update per batch: the two sides would do different work")
     first, second = optimizer.betas or (0.9, 0.999)
     samples = recipe.prompts_per_step * recipe.samples_per_prompt
     passes = math.ceil(samples / TRL_MICRO_BATCH)

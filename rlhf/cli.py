@@ -20,7 +20,7 @@ from rlhf.core.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.path.insert(0, os.getcwd())
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
@@ -40,6 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; overrides may also stand behind an option, which argparse alone would not take."""
+    parser = _parser()
+    arguments, late = parser.parse_known_args(argv)
+    if late and ("overrides" not in arguments or any(word.startswith("-") for word in late)):
+        parser.error(f"unrecognized arguments: {' '.join(late)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -84,7 +84,8 @@ class Rows:
         return self._tokens[:, max(0, column + 1 - width) : column + 1]
 
     def positions(self, column: int) -> Tensor:
-        """[R, 1] position of the token drawn at `column`; a row that waits to be retired stays at its context's last."""
+        """[R, 1] position of the token drawn at `column`."""
+        # A row that is spent but not yet retired is decoded on; its positions must stay within the model's table.
         return (self._prompt_length + column).clamp(max=self._context - 1)[:, None]
 
     def num_ended(self) -> int:

@@ -36,7 +36,7 @@ def slot(package: str, default: str) -> Any:
     """A dataclass field that holds one `Component` of a package, chosen by its `name` key."""
     return field(
         default_factory=lambda: build_component(package, {"name": default}, default),
-        metadata={"slot": package},
+        metadata={"slot": package, "default": default},
     )
 
 
@@ -63,7 +63,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         ConfigError: missing file, broken YAML, circular `base`, or an override that is not `key=value`.
     """
-    base, own, parents = _read(path, ())
+    own, parents = _read(path, ())
+    base = _merged(*parents.values())
     for item in overrides:
         if "=" not in item:
             raise ConfigError(item, "is not an override", fix="write key=value, for example rl.steps=20")
@@ -74,13 +75,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(str(path), _first_line(error), fix="check the overrides and ${…} references") from error
     assert isinstance(tree, dict) and isinstance(base_tree, dict)
-    return Loaded(path, typing.cast(Tree, tree), parents, typing.cast(Tree, base_tree))
+    return Loaded(path, typing.cast(Tree, tree), tuple(parents), typing.cast(Tree, base_tree))
 
 
 def restated(path: Path) -> list[str]:
     """Keys of a recipe that only repeat the value they inherit; a recipe should hold none."""
-    base, own, _ = _read(path, ())
-    inherited, mine = flatten(_container(base)), flatten(_container(own))
+    own, parents = _read(path, ())
+    inherited, mine = flatten(_container(_merged(*parents.values()))), flatten(_container(own))
     return sorted(k for k, v in mine.items() if k in inherited and inherited[k] == v)
 
 
@@ -117,7 +118,8 @@ def build(schema: type[T], tree: Mapping[str, Any] | None, where: str = "") -> T
             if f.default is MISSING and f.default_factory is MISSING:
                 raise ConfigError(path, "is required", fix=f"set {path}=…")
         elif "slot" in f.metadata:
-            values[name] = build_component(f.metadata["slot"], tree[name], path)
+            default = f.metadata["default"]
+            values[name] = build_component(f.metadata["slot"], _named(tree[name], default, path), path)
         elif "slots" in f.metadata:
             values[name] = _build_slots(f.metadata["slots"], tree[name], path)
         elif is_dataclass(hints[name]):
@@ -162,6 +164,11 @@ def to_yaml(tree: Tree) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
 
 
+def _named(tree: Any, default: str, where: str) -> Any:
+    """A slot's content; without a name it speaks of the component that the slot holds by default."""
+    return tree if isinstance(tree, str) else {"name": default} | dict(_mapping(tree, where))
+
+
 def _build_slots(package: str, tree: Any, where: str) -> dict[str, Component]:
     out: dict[str, Component] = {}
     for key, value in _mapping(tree, where).items():
@@ -182,15 +189,19 @@ def _plain(known: Mapping[str, Field[Any]], hints: Mapping[str, Any], tree: Tree
         out = OmegaConf.to_container(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or error.key or next(iter(tree)))
-        want = getattr(hints.get(key.split(".")[0].split("[")[0]), "__name__", hints.get(key))
-        fix = f"give a value of type {want}" if want else "check the type of this value"
+        hint = hints[key.split(".")[0].split("[")[0]]
+        fix = f"give a value of type {hint.__name__ if isinstance(hint, type) else hint}"
         raise ConfigError(_join(where, key), _first_line(error), fix=fix) from error
     assert isinstance(out, dict)
     return typing.cast(Tree, out)
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, DictConfig, tuple[Path, ...]]:
-    """(merged parents, own content, all parents) of one file."""
+def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, dict[Path, DictConfig]]:
+    """A file's own content, and that of all its parents, nearest last.
+
+    A parent that two others share counts once, in the first place: otherwise the second would undo what the first
+    changes in it.
+    """
     path = path.resolve()
     if path in seen:
         chain = " -> ".join(p.name for p in (*seen, path))
@@ -206,12 +217,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, DictConfig, t
         raise ConfigError(str(path), "is not a mapping of keys to values", fix="start from configs/base.yaml")
     listed = own.pop("base", None)
     names = [listed] if isinstance(listed, str) else list(listed or [])
-    base, parents = OmegaConf.create({}), ()
+    parents: dict[Path, DictConfig] = {}
     for name in names:
-        above, content, grand = _read(path.parent / str(name), (*seen, path))
-        base = _merged(base, above, content)
-        parents = (*parents, *grand, (path.parent / str(name)).resolve())
-    return base, own, parents
+        parent = (path.parent / str(name)).resolve()
+        content, further = _read(parent, (*seen, path))
+        for file, its_content in (*further.items(), (parent, content)):
+            parents.setdefault(file, its_content)
+    return own, parents
 
 
 def _merged(*layers: DictConfig) -> DictConfig:
@@ -225,14 +237,18 @@ def _merged(*layers: DictConfig) -> DictConfig:
 
 def _forget_replaced(below: DictConfig, above: DictConfig, inside: str = "") -> None:
     """Drop the keys of a component that the layer above replaces by another one."""
-    for key in [k for k in above if not OmegaConf.is_missing(above, k) and k in below]:
-        old, new = below._get_node(key), above._get_node(key)
-        if not isinstance(old, DictConfig) or not isinstance(new, DictConfig) or old._is_none() or new._is_none():
+    for key in [k for k in above if _is_plain(above, k) and _is_plain(below, k)]:
+        old, new = below[key], above[key]
+        if not isinstance(old, DictConfig) or not isinstance(new, DictConfig):
             continue
         if f"{inside}{key}" not in LABELLED and {"name"} <= old.keys() & new.keys() and old["name"] != new["name"]:
             below[key] = {}
         else:
             _forget_replaced(old, new, f"{inside}{key}.")
+
+
+def _is_plain(node: DictConfig, key: Any) -> bool:
+    return key in node and not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
 
 
 def _container(node: DictConfig) -> Tree:

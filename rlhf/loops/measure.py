@@ -35,6 +35,7 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Res
         now = pipeline.standing(folder, shared.model_folder)
         engine = setup.engine(experiment.settings, shared, now.weights)
         with shared.pool:
+            setup.check_rewards(experiment.settings, shared)
             result = asyncio.run(setup.evaluator(experiment.settings, shared).run(engine, shared.pool))
     show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:

@@ -17,6 +17,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.metrics import mean_of
+from rlhf.core.protocols import Task
 from rlhf.core.types import Message, Prompt, Sample
 from rlhf.data import sources
 from rlhf.data.packing import count, pack
@@ -74,6 +75,19 @@ async def run(cfg: Config, stage: Stage) -> None:
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
+def solved(task: Task) -> list[Prompt]:
+    """The training prompts that have a worked solution.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [p for p in task.train() if p.solution is not None]
+    if not found:
+        fix = "use a dataset with solutions, or start with an online stage"
+        raise DataError("task", "has no worked solutions to learn from", fix=fix)
+    return found
+
+
 def source(cfg: Config, stages: Collection[str]) -> str | None:
     """The file or hub id that a stage reads besides the task's data; None when it is the task or another stage."""
     return None if cfg.data in (TASK, *stages) else cfg.data
@@ -90,11 +104,7 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
 
 def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
     if cfg.data == TASK:
-        found = [p for p in stage.task.train() if p.solution is not None]
-        if not found:
-            fix = "use a dataset with solutions, or start with an online stage"
-            raise DataError("task", "has no worked solutions to learn from", fix=fix)
-        return found
+        return solved(stage.task)
     generated = stage.folder.data / f"{cfg.data}.jsonl"
     if generated.exists() and not generated.stat().st_size:
         fix = "start from a better model, draw more samples, or select: all"
@@ -106,7 +116,7 @@ def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
 
 def _prompt(row: sources.Row, where: str, name: str) -> Prompt:
     """A row of `messages` or `prompt`, and `completion`."""
-    turns = row.get("messages", [{"role": "user", "content": row.get("prompt")}])
+    turns = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
     if not isinstance(row.get("completion"), str) or not isinstance(turns, list) or not all(map(_is_turn, turns)):
         problem = f"cannot be learnt from: it has the columns {', '.join(row)}"
         fix = 'give every row a text `completion`, and a text `prompt` or `messages` [{"role": …, "content": …}]'

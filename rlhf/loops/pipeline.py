@@ -60,6 +60,7 @@ def train(experiment: Experiment) -> Path:
         now = standing(folder, shared.model_folder)
         folder.cut(now.offsets)
         with shared.pool:
+            setup.check(experiment, shared)
             asyncio.run(_run(experiment, shared, folder, now))
         return folder.path
     finally:

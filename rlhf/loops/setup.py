@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +16,18 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rewards import rubric
 from rewards.pool import WorkerPool
+from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import EngineHandle, EngineSpec, LearnerHandle, Task
-from rlhf.core.types import Prompt
+from rlhf.core.types import Group, Prompt, StopReason, Trajectory
 from rlhf.data import sources
-from rlhf.data.render import check_tokenizer, render_prompt
+from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.learner.learner import Learner
+from rlhf.loops import offline
 from rlhf.loops.evaluate import Evaluator
-from rlhf.loops.settings import Settings
+from rlhf.loops.settings import Experiment, Settings, StageSettings
 from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.local import LocalEngine, LocalLearner
@@ -41,6 +44,8 @@ class Parts:
     model_folder: Path
     """The model the run starts from."""
     tokenizer: PreTrainedTokenizerBase
+    longest_prompt: int
+    """In tokens."""
     device: torch.device
     pool: WorkerPool
 
@@ -83,14 +88,35 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
     template = settings.model.chat_template if settings.model.init is None else None
     tokenizer = load.load_tokenizer(folder, chat_template=template, trust_remote_code=settings.model.trust_remote_code)
     check_tokenizer(tokenizer)
-    _check_room(settings, made, tokenizer, folder)
     return Parts(
         task=made,
         model_folder=folder,
         tokenizer=tokenizer,
+        longest_prompt=_check_room(settings, made, tokenizer, folder),
         device=load.resolve_device(settings.device),
         pool=WorkerPool(),
     )
+
+
+def check(experiment: Experiment, shared: Parts) -> None:
+    """Find out now what a run would else trip over after hours: rewards, and samples that fit no micro-batch.
+
+    Raises:
+        UserError: naming the key and the fix.
+    """
+    check_rewards(experiment.settings, shared)
+    for stage in experiment.stages:
+        _check_micro_batch(stage, experiment.settings, shared)
+
+
+def check_rewards(settings: Settings, shared: Parts) -> None:
+    """Grade a reference answer with each reward: it must be there and fit the task. What it says does not matter here.
+
+    Raises:
+        ConfigError: naming the reward and the fix.
+    """
+    for label, component in settings.rewards.items():
+        _check_reward(label, component, settings, shared)
 
 
 def model_loader(settings: Settings, shared: Parts, folder: Path) -> Callable[[], PreTrainedModel]:
@@ -172,19 +198,70 @@ def _make_model(settings: Settings, folder: Path, made: Task) -> Path:
         raise DataError(str(folder), f"the new model cannot be written: {error}", fix=fix) from error
 
 
-def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The longest prompt and a whole answer must fit the model's context. What is longest in characters is rendered."""
-
-    def characters(prompt: Prompt) -> int:
-        return sum(len(message.content) for message in prompt.messages)
-
+def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
+    """The longest prompt and a whole answer must fit the model's context. Returns the tokens of that prompt."""
     context = context_length(folder)
-    prompts = sorted((*made.train(), *made.held_out()), key=characters)[-_RENDERED:]
-    longest, name = max((len(render_prompt(tokenizer, p)), p.id) for p in prompts)
+    prompts = (*made.train(), *made.held_out())
+    longest, prompt = _longest(prompts, characters=_question, tokens=lambda p: len(render_prompt(tokenizer, p)))
     if longest + settings.sampling.max_tokens > context:
         fix = "lower sampling.max_tokens, shorten the prompts, or use a model with a longer context"
         problem = (
-            f"prompt {name} of {longest} tokens and {settings.sampling.max_tokens} new ones exceed the"
+            f"prompt {prompt.id} of {longest} tokens and {settings.sampling.max_tokens} new ones exceed the"
             f" {context} positions of {folder}"
         )
         raise ConfigError("sampling.max_tokens", problem, fix=fix)
+    return longest
+
+
+def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) -> None:
+    """One whole sample must fit a micro-batch."""
+    if stage.loop == "online":
+        longest = shared.longest_prompt + settings.sampling.max_tokens
+    elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK:
+        longest, _ = _longest(
+            offline.solved(shared.task),
+            characters=_question_and_solution,
+            tokens=lambda p: len(render_solution(shared.tokenizer, p).tokens),
+        )
+    else:
+        return
+    if longest > (budget := stage.config.learner.micro_batch_tokens):
+        where = f"{stage.name}.learner.micro_batch_tokens"
+        raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
+
+
+def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
+    prompt = shared.task.train()[0]
+    sample = Trajectory(
+        id="check",
+        prompt_id=prompt.id,
+        index=0,
+        prompt_tokens=(),
+        tokens=(),
+        logprobs=(),
+        text=settings.task.module.reference(prompt),
+        stop=StopReason.EOS,
+        policy_version=0,
+        seed=0,
+    )
+    group = Group(prompt=prompt, trajectories=(sample,))
+    try:
+        rubric.score_groups([group], {label: component}, settings.rubric, shared.pool)
+    except ConfigError as error:
+        raise ConfigError(f"rewards.{label}.{error.where}", error.problem, fix=error.fix) from error
+
+
+def _longest(
+    prompts: Sequence[Prompt], *, characters: Callable[[Prompt], int], tokens: Callable[[Prompt], int]
+) -> tuple[int, Prompt]:
+    """The most tokens, and whose they are; only what is longest in characters is counted in tokens."""
+    counted = [(tokens(prompt), prompt) for prompt in sorted(prompts, key=characters)[-_RENDERED:]]
+    return max(counted, key=lambda entry: entry[0])
+
+
+def _question(prompt: Prompt) -> int:
+    return sum(len(message.content) for message in prompt.messages)
+
+
+def _question_and_solution(prompt: Prompt) -> int:
+    return _question(prompt) + len(prompt.solution or "")

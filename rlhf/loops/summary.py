@@ -46,7 +46,7 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     settings = experiment.settings
     names = [stage.name for stage in experiment.stages]
     offline_configs = [(s.name, s.config) for s in experiment.stages if isinstance(s.config, offline.Config)]
-    read = {source: "task" for source in settings.task.module.sources(settings.task.config)}
+    read = dict.fromkeys(settings.task.module.sources(settings.task.config), "task")
     read |= {found: f"{name}.data" for name, cfg in offline_configs if (found := offline.source(cfg, names))}
     return {
         "git": _git(Path(__file__).parent),

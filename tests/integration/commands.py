@@ -66,6 +66,7 @@ class Shell:
         cwd: Path,
         kill: str | None = None,
         full_disk: str | None = None,
+        bug: str | None = None,
         file_limit: int | None = None,
     ) -> Done:
         """Run one command to its end.
@@ -75,6 +76,7 @@ class Shell:
             cwd: folder to run in; its hidden folder `.log` gets the output.
             kill: SIGKILL at `module:function#n`, before its n-th call, or after it with `#n+`.
             full_disk: likewise, but that call finds the disk full.
+            bug: likewise, but that call divides by zero.
             file_limit: largest file that may be written, in bytes.
         """
         out, err = cwd / ".stdout", cwd / ".stderr"
@@ -83,7 +85,7 @@ class Shell:
             "cwd": str(cwd),
             "stdout": str(out),
             "stderr": str(err),
-            "strike": _strike(kill, "kill") or _strike(full_disk, "full_disk"),
+            "strike": _strike(kill, "kill") or _strike(full_disk, "full_disk") or _strike(bug, "bug"),
             "file_limit": file_limit,
         }
         assert self._launcher.stdin is not None and self._launcher.stdout is not None

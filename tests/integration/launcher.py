@@ -1,9 +1,9 @@
 """Runs `rlhf` commands as processes of their own, and makes them die or fail where a test wants them to.
 
 Started once per test session by `commands.py`; it imports everything the commands need and then forks for each of
-them, which saves every command the seconds that the imports take. A forked process is told to strike at the n-th call
-of a function of the product: to kill itself with SIGKILL, which no handler can soften, or to find the disk full. The
-product itself knows nothing of this.
+them, which saves every command the seconds that the imports take. A forked process can be told to strike at the n-th
+call of a function of the product: to kill itself with SIGKILL, which no handler can soften, to find the disk full, or
+to fail like a bug. The product itself knows nothing of this.
 
 One JSON object per line comes in (`Request`), one exit status per line goes out; -9 stands for SIGKILL.
 """
@@ -42,7 +42,7 @@ class Strike(TypedDict):
     when: str
     """before or after the body of the function."""
     how: str
-    """kill or full_disk."""
+    """kill, full_disk or bug."""
 
 
 class Request(TypedDict):
@@ -134,6 +134,8 @@ def _armed(function: Callable[..., Any], strike: Strike) -> Callable[..., Any]:
 def _hit(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "bug":
+        raise ZeroDivisionError("a bug, on purpose")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(Path.cwd()))
 
 

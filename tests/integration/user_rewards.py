@@ -17,3 +17,13 @@ def moody(completions: list[str], answer: list[str], **_: object) -> list[float 
         raise RuntimeError("no mood for this one")
     special: list[float | None] = [math.nan, None, 1.0]
     return [special[mood - 1], *even_digits(completions[1:])]
+
+
+def broken(completions: list[str], **_: object) -> list[float]:
+    """Always raises."""
+    raise RuntimeError("out of order")
+
+
+def unlike_any(essay: str) -> float:
+    """Takes what no one offers."""
+    return float(len(essay))

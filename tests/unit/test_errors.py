@@ -15,7 +15,12 @@ def test_a_message_holds_place_problem_and_fix() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "builtin"),
-    [(ConfigError, ValueError), (DataError, ValueError), (CheckpointError, RuntimeError), (RunFolderError, RuntimeError)],
+    [
+        (ConfigError, ValueError),
+        (DataError, ValueError),
+        (CheckpointError, RuntimeError),
+        (RunFolderError, RuntimeError),
+    ],
 )
 def test_every_kind_is_a_user_error_and_a_builtin_one(kind: type[UserError], builtin: type[Exception]) -> None:
     assert issubclass(kind, UserError) and issubclass(kind, builtin)

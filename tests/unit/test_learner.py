@@ -77,7 +77,9 @@ def learner(model: Any = None, *, loss: str | None = "grpo", version: int = 0, f
     )
 
 
-def gradient(made: Any, some: Sequence[Sample], *, budget: int = 1000, counts: Counts | None = None) -> dict[str, Tensor]:
+def gradient(
+    made: Any, some: Sequence[Sample], *, budget: int = 1000, counts: Counts | None = None
+) -> dict[str, Tensor]:
     """The gradient of one update, accumulated and not yet applied."""
     made.forward_backward(pack(some, token_budget=budget), counts=counts or count(some))
     return {name: p.grad.clone() for name, p in made._model.named_parameters()}
@@ -152,17 +154,17 @@ def test_dropout_is_off_so_that_log_probs_are_those_of_the_sampled_policy() -> N
     model = tiny_model.model("gpt2", dtype=torch.float64)
     assert model.config.resid_pdrop > 0
     batches = pack(samples(), token_budget=30)
-    for settings in ({}, {"gradient_checkpointing": True}):
-        made = learner(copy.deepcopy(model), **settings)
-        again = copy.deepcopy(model)
-        reference = learner(again, loss=None)
+    for recompute in (False, True):
+        made = learner(copy.deepcopy(model), gradient_checkpointing=recompute)
+        other = learner(copy.deepcopy(model), gradient_checkpointing=recompute)
+        reference = learner(copy.deepcopy(model), loss=None)
         for a, b, c in zip(*(m.logprobs(batches) for m in (made, made, reference)), strict=True):
             assert torch.equal(a, b) and torch.equal(a, c)
-        assert_close(gradient(made, samples()), gradient(learner(copy.deepcopy(model), **settings), samples()))
+        assert_close(gradient(made, samples()), gradient(other, samples()))
 
 
 def test_a_reference_computes_in_the_precision_of_the_policy() -> None:
-    settings = {"optimizer": torch_backend.Config(precision="bfloat16")}
+    settings: dict[str, Any] = {"optimizer": torch_backend.Config(precision="bfloat16")}
     batches = pack(samples(), token_budget=30)
     policy = learner(tiny_model.model(), **settings).logprobs(batches)
     reference = learner(tiny_model.model(), loss=None, **settings).logprobs(batches)
@@ -183,7 +185,7 @@ def test_log_probs_are_those_that_the_loss_sees() -> None:
 
 
 def test_a_step_reports_version_rate_and_norm() -> None:
-    settings = {"schedule": schedule.Config(name="linear", warmup_updates=2)}
+    settings: dict[str, Any] = {"schedule": schedule.Config(name="linear", warmup_updates=2)}
     made = learner(version=23, first=20, **settings)
     grads = gradient(made, samples())
     stats = made.optim_step()
@@ -217,7 +219,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights() -> N
 
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_saved_learner_continues_bit_for_bit(stop_after: int, tmp_path: Path) -> None:
-    settings = {"schedule": schedule.Config(name="cosine", warmup_updates=2)}
+    settings: dict[str, Any] = {"schedule": schedule.Config(name="cosine", warmup_updates=2)}
     whole = learner(tiny_model.model(), **settings)
     train(whole, range(5))
     first = learner(tiny_model.model(), **settings)
@@ -272,8 +274,10 @@ def test_a_frozen_model_gives_log_probs_only() -> None:
         frozen.optim_step()
 
 
-@pytest.mark.parametrize(("wrong", "field"), [({"micro_batch_tokens": 1}, "micro_batch_tokens"), ({"chunk_mib": -1}, "chunk_mib")])
-def test_impossible_values_name_their_field(wrong: dict[str, int], field: str) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "field"), [({"micro_batch_tokens": 1}, "micro_batch_tokens"), ({"chunk_mib": -1}, "chunk_mib")]
+)
+def test_impossible_values_name_their_field(wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(**wrong)
     assert caught.value.where == field

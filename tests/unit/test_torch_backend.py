@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_model
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.core.errors import CheckpointError, ConfigError
@@ -17,7 +18,7 @@ from rlhf.learner.torch_backend import Config, TorchBackend, autocast
 
 
 def backend(*, seed: int = 0, dtype: torch.dtype = torch.float64, **settings: Any) -> TorchBackend:
-    return TorchBackend(tiny_model.model(seed=seed, dtype=dtype), Config(**({"lr": 1e-3} | settings)))
+    return TorchBackend(tiny_model.model(seed=seed, dtype=dtype), Config(**{"lr": 1e-3, **settings}))
 
 
 def weights(made: TorchBackend) -> dict[str, Tensor]:
@@ -54,7 +55,7 @@ def test_the_first_step_by_hand() -> None:
 @pytest.mark.parametrize("betas", [None, [0.8, 0.95]])
 def test_moments_have_the_decay_asked_for(betas: list[float] | None, tmp_path: Path) -> None:
     made = backend(betas=betas, grad_clip=0)
-    first, second = accumulate(made, 1), None
+    first = accumulate(made, 1)
     made.step(1.0)
     second = accumulate(made, 2)
     made.step(1.0)
@@ -67,8 +68,6 @@ def test_moments_have_the_decay_asked_for(betas: list[float] | None, tmp_path: P
 
 def state(made: TorchBackend, folder: Path) -> dict[str, dict[str, Tensor]]:
     """The moments by parameter, as they are stored."""
-    from safetensors.torch import load_file
-
     made.save(folder)
     stored = load_file(folder / "optimizer.safetensors")
     names = [name for name, _ in made.model.named_parameters()]

@@ -6,6 +6,7 @@ import copy
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -227,7 +228,7 @@ def test_greedy_equals_generate_of_transformers(family: str) -> None:
 def chain(text: str, *, then_eos: bool = False) -> Any:
     """A model that continues the first character of a text of different characters with the rest of it."""
     tokens = [*ids(text), *([EOS_ID] if then_eos else [])]
-    return tiny_model.follower(dict(zip(tokens, tokens[1:], strict=False)))
+    return tiny_model.follower(dict(pairwise(tokens)))
 
 
 def one(made: TransformersEngine, prompt: str, **settings: Any) -> Completion:
@@ -242,7 +243,12 @@ def test_eos_is_kept_as_a_token_and_left_out_of_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("stop", "text", "tokens"),
-    [(["4"], "123", "1234"), (["34", "6"], "12", "1234"), (["567", "56"], "1234", "123456"), (["123456"], "", "123456")],
+    [
+        (["4"], "123", "1234"),
+        (["34", "6"], "12", "1234"),
+        (["567", "56"], "1234", "123456"),
+        (["123456"], "", "123456"),
+    ],
 )
 def test_a_stop_string_cuts_the_text_and_ends_the_tokens(stop: list[str], text: str, tokens: str) -> None:
     done = one(engine(chain("a1234567")), "a", max_tokens=12, stop=stop)
@@ -258,7 +264,7 @@ def test_a_stop_string_may_end_inside_a_character_of_several_tokens() -> None:
     bpe = tokenizers.train_bpe([], vocab_size=tokenizers.MIN_BPE)
     tokens = bpe.encode("a1世2", add_special_tokens=False)
     assert len(tokens) == 6, "one token per byte"
-    model = tiny_model.follower(dict(zip(tokens, tokens[1:], strict=False)), vocab=len(bpe))
+    model = tiny_model.follower(dict(pairwise(tokens)), vocab=len(bpe))
     made = TransformersEngine(model, bpe, Config())
     request = Request(id="0", prompt_tokens=(tokens[0],), seed=1)
     done = made.generate([request], sampling=Sampling(max_tokens=9, stop=["世"]))[0]

@@ -102,7 +102,12 @@ def model(family: str = "llama", *, seed: int = 0, dtype: torch.dtype = torch.fl
 
 def follower(successors: Mapping[int, int], *, vocab: int = VOCAB) -> Any:
     """A Llama that, after token t, is all but certain of `successors[t]`, or of t itself where there is none."""
-    shape = {"vocab_size": vocab, "hidden_size": vocab, "num_attention_heads": 1, "num_key_value_heads": 1}
+    shape: dict[str, Any] = {
+        "vocab_size": vocab,
+        "hidden_size": vocab,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+    }
     shape |= {"num_hidden_layers": 1, "tie_word_embeddings": False}
     made: Any = AutoModelForCausalLM.from_config(LlamaConfig(**(_SHAPE | shape)), dtype=torch.float32)
     table = [successors.get(token, token) for token in range(vocab)]
