@@ -141,8 +141,7 @@ class TransformersEngine:
             if sampling.stop:
                 rows.end_stopped(self._has_stop(rows, column, sampling.stop), column)
             rows.end_spent(column)
-            num_ended = rows.num_ended()
-            if num_ended == len(rows) or num_ended >= self._cfg.retire_share * len(rows):
+            if rows.num_ended() >= self._cfg.retire_share * len(rows):
                 ended, stay = rows.retire()
                 yield from ended
                 if not len(rows):

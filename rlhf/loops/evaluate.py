@@ -3,7 +3,7 @@
 Accuracy counts samples whose verdict is correct, whatever the reward is shaped into. Every number comes with a 95 %
 interval from a bootstrap over prompts (samples of one prompt are not independent). The same prompts and seeds are used
 at every step, so that differences between steps are not differences between draws. Ungradable samples are left out
-and counted.
+and counted; what no prompt is left to measure is None, not 0.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Result:
     """One evaluation."""
 
     task: str
-    sampled: Interval
+    sampled: Interval | None
     greedy: Interval | None
-    pass_at: Mapping[int, Interval]
+    pass_at: Mapping[int, Interval | None]
     mean_length: float
     truncated_share: float
     ungradable: int
@@ -66,10 +66,11 @@ class Result:
     def metrics(self) -> dict[str, float]:
         """Flat names in verl's style: `val-core/<task>/sampled_accuracy/mean`."""
         intervals = {"sampled_accuracy": self.sampled} | {f"pass@{k}": v for k, v in self.pass_at.items()}
-        if self.greedy is not None:
-            intervals["greedy_accuracy"] = self.greedy
+        intervals["greedy_accuracy"] = self.greedy
         out: dict[str, float] = {}
         for name, interval in intervals.items():
+            if interval is None:
+                continue
             prefix = f"val-core/{self.task}/{name}"
             out |= {f"{prefix}/mean": interval.mean, f"{prefix}/low": interval.low, f"{prefix}/high": interval.high}
         out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
@@ -120,8 +121,10 @@ class Evaluator:
         )
         return rubric.score_groups(groups, self.rewards, self.rubric, tools)
 
-    def _interval(self, values: Sequence[float | None], name: str) -> Interval:
+    def _interval(self, values: Sequence[float | None], name: str) -> Interval | None:
         gradable = [v for v in values if v is not None]
+        if not gradable:
+            return None
         return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
 
 

@@ -179,8 +179,16 @@ def evaluator(settings: Settings, shared: Parts) -> Evaluator:
 
 
 def context_length(folder: Path) -> int:
-    """Positions of the model in a folder."""
-    raw: Mapping[str, object] = json.loads((folder / "config.json").read_text())
+    """Positions of the model in a folder.
+
+    Raises:
+        DataError: it has no readable config.json.
+    """
+    try:
+        raw: Mapping[str, object] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fix = "give a folder with config.json, *.safetensors and the tokenizer's files"
+        raise DataError(str(folder), f"holds no config.json that can be read: {error}", fix=fix) from error
     found = raw.get("max_position_embeddings") or raw.get("n_positions")
     return int(str(found)) if found else 2**31
 

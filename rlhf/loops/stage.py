@@ -166,7 +166,8 @@ class Stage:
             result = await self.evaluator.run(self.engine, self.tools)
         self.recorder.add(result.metrics())
         if keep:
-            self.progress.accuracy.append({"stage": self.name, "step": self.progress.step, **asdict(result.sampled)})
+            measured = asdict(result.sampled) if result.sampled is not None else {"mean": None, "n": 0}
+            self.progress.accuracy.append({"stage": self.name, "step": self.progress.step, **measured})
 
     def record_samples(self, groups: Sequence[Group], advantages: Mapping[str, float]) -> None:
         """Append scored trajectories to `samples.jsonl`; an advantage of null marks a sample left out of training."""

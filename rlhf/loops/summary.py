@@ -30,7 +30,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`summary.json`. Accuracies are of sampled held-out answers: before and after the last stage."""
+    """`summary.json`. Accuracies are of sampled held-out answers, before and after the last stage; None where no
+    answer could be graded."""
 
     base_accuracy: Interval | None
     final_accuracy: Interval | None
@@ -96,7 +97,9 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _interval(entry: dict[str, Any]) -> Interval:
+def _interval(entry: dict[str, Any]) -> Interval | None:
+    if not entry["n"]:
+        return None
     return Interval(mean=entry["mean"], low=entry["low"], high=entry["high"], n=entry["n"])
 
 

@@ -112,9 +112,9 @@ def _strike(spec: str | None, how: str) -> dict[str, Any] | None:
     return {"at": at, "call": int(call.rstrip("+")), "when": "after" if call.endswith("+") else "before", "how": how}
 
 
-def tree() -> dict[str, Any]:
-    """A fresh copy of the small config that the tests start from."""
-    return yaml.safe_load((HERE / "tiny.yaml").read_text())
+def tree(name: str = "tiny") -> dict[str, Any]:
+    """A fresh copy of one of the small configs that lie beside the tests."""
+    return yaml.safe_load((HERE / f"{name}.yaml").read_text())
 
 
 def write_config(folder: Path, content: dict[str, Any], name: str = "config.yaml") -> Path:
@@ -129,6 +129,15 @@ def rows(path: Path) -> list[dict[str, Any]]:
     text = path.read_text()
     assert text.endswith("\n"), f"{path} ends in the middle of a line"
     return [json.loads(line) for line in text.splitlines()]
+
+
+def strict_json(path: Path) -> Any:
+    """A JSON file, by the letter of the standard: NaN and Infinity are no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
 
 
 def reproducible(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Shared by all integration tests: a launcher of commands, and one finished run that nobody may change."""
+"""Shared by all integration tests: a launcher of commands, and finished runs that nobody may change."""
 
 from __future__ import annotations
 
@@ -21,3 +21,11 @@ def finished(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("finished")
     shell.run("train", write_config(cwd, tree()), cwd=cwd).ok()
     return cwd / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def learnt(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `learn.yaml`, which takes ten seconds and learns something."""
+    cwd = tmp_path_factory.mktemp("learnt")
+    shell.run("train", write_config(cwd, tree("learn")), cwd=cwd).ok()
+    return cwd / "runs" / "learn"

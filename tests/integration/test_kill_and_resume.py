@@ -14,6 +14,8 @@ import pytest
 from commands import KILLED, Shell, environment, reproducible, rows, tree, write_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rlhf.learner import checkpoint
+
 UPDATE = "rlhf.runtime.local:LocalLearner.optim_step"
 ROLLOUT = "rlhf.runtime.local:LocalEngine.generate"
 ROW = "rlhf.loops.recorder:Recorder.step"
@@ -49,10 +51,12 @@ DEATHS = {
 def killed(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that died all these deaths and was then left to finish."""
     cwd = tmp_path_factory.mktemp("killed")
-    config = write_config(cwd, tree())
+    config, saved = write_config(cwd, tree()), cwd / "runs" / "tiny" / "checkpoints"
     for what, where in DEATHS.items():
         done = shell.run("train", config, cwd=cwd, kill=where)
         assert done.code == KILLED, f"{what}: ended with {done.code} instead\n{done.stdout}\n{done.stderr}"
+        for step in checkpoint.steps(saved):
+            checkpoint.read(saved, step)  # whatever has its name is whole, at any moment
     shell.run("train", config, cwd=cwd).ok()
     return cwd / "runs" / "tiny"
 
@@ -121,11 +125,13 @@ def test_a_log_whose_last_line_was_cut_inside_a_character_is_mended(
 ) -> None:
     config = write_config(tmp_path, tree())
     run = tmp_path / "runs" / "tiny"
-    assert shell.run("train", config, cwd=tmp_path, kill=f"{ROW}#3+").code == KILLED
+    assert shell.run("train", config, cwd=tmp_path, kill=f"{ROW}#6+").code == KILLED
+    sample = rows(run / "samples.jsonl")[0]
     for name in ("metrics.jsonl", "samples.jsonl"):
         with (run / name).open("ab") as log:
             log.write('{"step": 99, "text": "ü'.encode()[:-1])
     shell.run("report", run, cwd=tmp_path).ok()
+    shell.run("replay", run, sample["id"], cwd=tmp_path).ok()
     shell.run("train", config, cwd=tmp_path).ok()
     assert reproducible(run / "metrics.jsonl") == reproducible(finished / "metrics.jsonl")
     assert (run / "samples.jsonl").read_bytes() == (finished / "samples.jsonl").read_bytes()

@@ -155,7 +155,7 @@ MODEL: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         lambda model: edit_json(model / "config.json", max_position_embeddings=12),
         ["sampling.max_tokens", "of 8 tokens and 10 new ones exceed the 12 positions of", "mine"],
     ),
-    "no config": (lambda model: (model / "config.json").unlink(), ["mine"]),
+    "no config": (lambda model: (model / "config.json").unlink(), ["mine", "no config.json"]),
     "no tokenizer": (
         lambda model: [(model / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
         ["mine", "the tokenizer cannot be loaded"],
@@ -198,8 +198,7 @@ def test_a_reward_that_misbehaves_costs_its_samples_only(isolate: bool, shell: S
     content = tree()
     content["rewards"] = {"moody": {"name": "user_function", "path": "user_rewards.moody", "isolate": isolate}}
     content["rl"] |= {"filters": {}, "prompts_per_step": 8, "steps": 2, "minibatches": 1, "kl_in_reward": {"coef": 0.0}}
-    done = shell.run("train", write_config(tmp_path, content), "sft.steps=1", cwd=tmp_path).ok()
-    assert "Traceback" not in done.stderr
+    shell.run("train", write_config(tmp_path, content), "sft.steps=1", cwd=tmp_path).ok()
     run = tmp_path / "runs" / "tiny"
     samples, metrics = rows(run / "samples.jsonl"), [row for row in rows(run / "metrics.jsonl") if row["stage"] == "rl"]
     reasons = {row["reason"] for row in samples}

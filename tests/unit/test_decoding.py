@@ -10,6 +10,7 @@ import torch
 
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Request, StopReason
+from rollout import decoding
 from rollout.decoding import Rows
 
 NO_EOS = torch.tensor([], dtype=torch.long)
@@ -44,6 +45,17 @@ def test_a_token_is_the_inverse_of_the_cumulative_distribution(column: int) -> N
     for seed, token in zip(seeds, drawn, strict=True):
         low, high = edges[token]
         assert low <= uniform(seed, column) < high
+
+
+@pytest.mark.parametrize(("drawn", "token"), [(0.0, 1), (0.5, 2), (1 - 2**-53, 2)])
+def test_the_edges_of_the_unit_interval_fall_on_tokens_of_the_support(
+    drawn: float, token: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        decoding, "_uniform", lambda _requests, count: torch.full((1, count), drawn, dtype=torch.float64)
+    )
+    made = rows([1], max_tokens=1)
+    assert made.draw(torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log(), 0, NO_EOS).tolist() == [token]
 
 
 def test_log_probs_are_those_of_the_transformed_distribution() -> None:

@@ -199,8 +199,10 @@ def test_the_loss_falls() -> None:
     made = learner(loss="sft")
     losses = []
     for _ in range(12):
-        made.forward_backward(pack(some, token_budget=40), counts=count(some))
-        losses.append(values(made.optim_step().metrics)["train/ce_loss"])
+        computed = made.forward_backward(pack(some, token_budget=40), counts=count(some))
+        stats = made.optim_step()
+        assert stats.metrics == computed, "a step reports its own metrics, not those of earlier ones"
+        losses.append(values(stats.metrics)["train/ce_loss"])
     assert losses[-1] < 0.5 * losses[0]
 
 

@@ -123,7 +123,8 @@ def test_rows_decoded_in_vain_stay_below_the_retire_share() -> None:
 def test_rounds_hold_max_batch_samples_at_most() -> None:
     model = ending()
     calls = Calls(model)
-    engine(model, max_batch=5).generate(requests(group=6), sampling=Sampling(max_tokens=4))
+    asked = requests([ids("3+5="), ids("12+4="), ids("ab"), ids("a0b1=")], group=6)
+    engine(model, max_batch=5).generate(random.Random(1).sample(asked, 24), sampling=Sampling(max_tokens=4))
     prefills = [rows for rows, columns in calls.shapes if columns > 1]
     assert len(prefills) == 5 and max(rows for rows, _ in calls.shapes) == 5
     assert sum(prefills) == 8, "a group that is cut in two is prefilled in both rounds, no other is"
