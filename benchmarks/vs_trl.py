@@ -136,6 +136,8 @@ def prepare(work: Path, args: argparse.Namespace) -> list[Setting]:
         f"rl.prompts_per_step={prompts}",
         f"rl.samples_per_prompt={samples}",
         "sampling.max_tokens=64",
+        # A rate that TRL can be told too, and that does not depend on how many steps are measured.
+        "rl.learner.schedule.name=constant",
         "checkpoints.every=1000000",
         "evaluation.greedy=false",
         f"evaluation.prompts={32 if args.quick else 256}",
@@ -147,7 +149,7 @@ def prepare(work: Path, args: argparse.Namespace) -> list[Setting]:
     untrained = work / "untrained"
     # A byte-level vocabulary makes the EOS token one of hundreds, which an untrained model seldom draws.
     setup.parts(settings.read(CONFIG, ["model.tokenizer=bpe"]).settings, untrained)
-    sums = [f"model.path={warm}", f"rl.steps={6 if args.quick else 60}", "rl.evaluate_every=5"]
+    sums = [f"model.path={warm}", f"rl.steps={6 if args.quick else 40}", "rl.evaluate_every=5"]
     worst = [
         f"model.path={untrained}",
         f"rl.steps={4 if args.quick else 12}",
@@ -179,6 +181,7 @@ def execute(command: Sequence[str], log: Path, threads: int) -> None:
     """Run Python with a fixed number of threads and no network."""
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
