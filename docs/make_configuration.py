@@ -20,8 +20,8 @@ PAGE = Path(__file__).parent / "configuration.md"
 
 HEAD = """# Configuration
 
-One YAML file describes a run. `base:` names parent files, whose content it inherits; a recipe holds only its difference.
-`key=value` on the command line overrides, with dots for nesting: `rl.loss.clip_high=0.28`. `rlhf plan CONFIG` prints the
+One YAML file describes a run. `base:` names parent files, whose content it inherits; a recipe holds only the rest.
+`key=value` on the command line overrides, with dots for nesting: `rl.loss.clip_high=0.28`. `rlhf plan CONFIG` shows the
 resolved file and refuses what cannot run. Counts are global and say what they count.
 
 `stages: [sft, rl]` runs the blocks `sft:` and `rl:` of the file, in order, each from the weights of the one before. A

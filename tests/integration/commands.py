@@ -73,7 +73,7 @@ class Shell:
 
         Args:
             argv: what follows `rlhf`.
-            cwd: folder to run in; its hidden folder `.log` gets the output.
+            cwd: folder to run in; its files `.stdout` and `.stderr` get the output.
             kill: SIGKILL at `module:function#n`, before its n-th call, or after it with `#n+`.
             full_disk: likewise, but that call finds the disk full.
             bug: likewise, but that call divides by zero.
