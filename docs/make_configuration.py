@@ -1,6 +1,6 @@
 """Writes docs/configuration.md from the dataclasses that check a config: every key, default and meaning.
 
-    python docs/make_configuration.py            # a test holds the page against this output
+python docs/make_configuration.py            # a test holds the page against this output
 """
 
 from __future__ import annotations

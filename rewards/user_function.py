@@ -27,8 +27,10 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, SupportsFloat, cast
 
 from rewards import base, worker
@@ -122,11 +124,17 @@ def _call(cfg: Config, tools: Tools, request: dict[str, Json]) -> object:
     except base.WorkerError as error:
         if error.kind == "import":
             raise _not_importable(cfg, error.message) from error
-        _LOG.warning("user function '%s' failed: %s", cfg.path, error)
+        _warn_once(cfg.path, str(error))
         raise _Failed(base.crash(error.exception or error.kind)) from error
     except Exception as error:
-        _LOG.warning("user function '%s' failed", cfg.path, exc_info=True)
+        _warn_once(cfg.path, "".join(traceback.format_exception(error)))
         raise _Failed(base.crash(type(error).__name__)) from error
+
+
+@cache
+def _warn_once(path: str, problem: str) -> None:
+    """Say it the first time; every further case is in the verdict counts."""
+    _LOG.warning("user function '%s' failed: %s", path, problem)
 
 
 def _not_importable(cfg: Config, problem: str) -> ConfigError:

@@ -53,7 +53,8 @@ def literal(tokens: Sequence[str]) -> Literal | None:
     if len(tokens) > _LONGEST:
         return None
     numbers = [token for token in tokens if is_number(token)]
-    shape = "".join("N" if is_number(token) else token for token in tokens)
+    # A letter N in the answer is no number: the shape of a formula keeps its letters apart.
+    shape = "".join("N" if is_number(token) else token if token != "N" else "n" for token in tokens)
     if match := _PLAIN.fullmatch(shape):
         token = numbers[0]
         return Literal(_sign(match) * decimal(token), Form.INTEGER if token.isdigit() else Form.DECIMAL)

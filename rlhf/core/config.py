@@ -25,8 +25,8 @@ from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
-LABELLED = ("run",)
-"""Blocks whose `name` is a label: changing it changes nothing else. Everywhere else `name` chooses a component."""
+LABELLED = ("run", "schedule")
+"""Blocks whose `name` is a mere value: changing it changes nothing else. Elsewhere `name` chooses a component."""
 
 Tree = dict[str, Any]
 """Raw YAML content, before `build` has checked it."""
@@ -235,16 +235,16 @@ def _merged(*layers: DictConfig) -> DictConfig:
     return out
 
 
-def _forget_replaced(below: DictConfig, above: DictConfig, inside: str = "") -> None:
+def _forget_replaced(below: DictConfig, above: DictConfig) -> None:
     """Drop the keys of a component that the layer above replaces by another one."""
     for key in [k for k in above if _is_plain(above, k) and _is_plain(below, k)]:
         old, new = below[key], above[key]
         if not isinstance(old, DictConfig) or not isinstance(new, DictConfig):
             continue
-        if f"{inside}{key}" not in LABELLED and {"name"} <= old.keys() & new.keys() and old["name"] != new["name"]:
+        if key not in LABELLED and {"name"} <= old.keys() & new.keys() and old["name"] != new["name"]:
             below[key] = {}
         else:
-            _forget_replaced(old, new, f"{inside}{key}.")
+            _forget_replaced(old, new)
 
 
 def _is_plain(node: DictConfig, key: Any) -> bool:

@@ -22,9 +22,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import rubric
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory
+from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
-from rlhf.loops import generate, offline, online, setup
+from rlhf.loops import offline, online, setup
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.report.units import amount
 from rlhf.tasks import common
@@ -76,10 +76,10 @@ def show(experiment: Experiment) -> None:
             f"data: {train} training and {held_out} held-out prompts of about {lengths.prompt_mean:.0f} tokens",
             highlight=False,
         )
+        setup.check(experiment, shared)
         report = validate(experiment, shared)
         console.print(f"golds: {report.summary()}", highlight=False, markup=False)
         for stage in experiment.stages:
-            _check_micro_batch(stage, lengths, experiment)
             _show_stage(console, stage, lengths, experiment)
         table, total = _memory(experiment, shape, lengths)
         console.print(table)
@@ -97,7 +97,7 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
 
     def verify(completion: str, gold: str) -> RewardOut:
         prompt = Prompt(id="gold", messages=(Message(role="user", content=""),), gold=gold, task=settings.task.name)
-        [scored] = rubric.score_groups([_alone(prompt, completion)], primary, settings.rubric, shared.pool)
+        [scored] = rubric.score_groups([setup.answered(prompt, completion)], primary, settings.rubric, shared.pool)
         return scored.rewards[0]
 
     primary = dict([next(iter(settings.rewards.items()))])
@@ -147,33 +147,6 @@ def _show_stage(console: Console, stage: StageSettings, lengths: Lengths, experi
     if isinstance(stage.config, offline.Config):
         passes = math.ceil(stage.config.batch_size * lengths.solution_max / budget)
         console.print(f"  micro-batches: at most {passes} of {budget} tokens per update")
-
-
-def _check_micro_batch(stage: StageSettings, lengths: Lengths, experiment: Experiment) -> None:
-    if isinstance(stage.config, generate.Config):
-        return
-    is_online = isinstance(stage.config, online.Config)
-    longest = lengths.prompt_max + experiment.settings.sampling.max_tokens if is_online else lengths.solution_max
-    budget = stage.config.learner.micro_batch_tokens
-    if longest > budget:
-        where = f"{stage.name}.learner.micro_batch_tokens"
-        raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
-
-
-def _alone(prompt: Prompt, text: str) -> Group:
-    sample = Trajectory(
-        id="gold",
-        prompt_id=prompt.id,
-        index=0,
-        prompt_tokens=(),
-        tokens=(),
-        logprobs=(),
-        text=text,
-        stop=StopReason.EOS,
-        policy_version=0,
-        seed=0,
-    )
-    return Group(prompt=prompt, trajectories=(sample,))
 
 
 def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:

@@ -119,6 +119,23 @@ def check_rewards(settings: Settings, shared: Parts) -> None:
         _check_reward(label, component, settings, shared)
 
 
+def answered(prompt: Prompt, text: str) -> Group:
+    """A group of one answer that nobody sampled, for a reward to grade."""
+    sample = Trajectory(
+        id="given",
+        prompt_id=prompt.id,
+        index=0,
+        prompt_tokens=(),
+        tokens=(),
+        logprobs=(),
+        text=text,
+        stop=StopReason.EOS,
+        policy_version=0,
+        seed=0,
+    )
+    return Group(prompt=prompt, trajectories=(sample,))
+
+
 def model_loader(settings: Settings, shared: Parts, folder: Path) -> Callable[[], PreTrainedModel]:
     """Loads a fresh copy of the weights in a folder."""
     return lambda: load.load_model(
@@ -240,19 +257,7 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
 
 def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
     prompt = shared.task.train()[0]
-    sample = Trajectory(
-        id="check",
-        prompt_id=prompt.id,
-        index=0,
-        prompt_tokens=(),
-        tokens=(),
-        logprobs=(),
-        text=settings.task.module.reference(prompt),
-        stop=StopReason.EOS,
-        policy_version=0,
-        seed=0,
-    )
-    group = Group(prompt=prompt, trajectories=(sample,))
+    group = answered(prompt, settings.task.module.reference(prompt))
     try:
         rubric.score_groups([group], {label: component}, settings.rubric, shared.pool)
     except ConfigError as error:

@@ -25,8 +25,8 @@ from rlhf.core.types import Message, Prompt
 from rlhf.tasks.common import PromptSets, ReadRows
 
 DESCRIPTION = "running sums with a checkable step per line; generated, with optional wrong additions in the traces"
-REWARDS: dict[str, dict[str, Any]] = {"math": {}}
-"""Default reward slots."""
+REWARDS: dict[str, dict[str, Any]] = {"math": {"markers": ["####"], "integer_gold_needs_literal": True}}
+"""Default reward slots. The question is a formula of the right value: it must not pass for its own answer."""
 
 _OFFSETS = (-2, -1, 1, 2)
 _HELD_OUT_ONE_IN = 5

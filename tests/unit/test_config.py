@@ -91,8 +91,8 @@ def test_values_are_converted_and_the_rest_is_default() -> None:
         ({"loss": ["ce"]}, "loss", "expected keys and values", "indent"),
         ({"rewards": ["math"]}, "rewards", "expected keys and values", "indent"),
         ({"loss": {"name": "polcy"}}, "loss.name", "there is no 'polcy' in rlhf.losses", "did you mean 'policy'?"),
-        ({"loss": {"clip_low": 0.1}}, "loss.name", "is required", "one of: ce, policy"),
-        ({"loss": None}, "loss.name", "is required", "one of: ce, policy"),
+        ({"loss": {"name": None}}, "loss.name", "is required", "one of: ce, policy"),
+        ({"loss": {"clip_low": -1}}, "loss.clip_low", "-1.0 is out of range", "[0, 1]"),
     ],
 )
 def test_a_message_names_the_path_the_problem_and_the_fix(
@@ -117,6 +117,12 @@ def test_a_slot_holds_the_component_and_its_checked_config() -> None:
     built = config.build(Top, {"name": "a", "loss": {"name": "policy", "clip_high": 0.28}}).loss
     assert built.config == policy.Config(clip_high=0.28)
     assert config.build(Top, {"name": "a", "loss": "ce"}).loss == Component("ce", ce, ce.Config())
+    assert config.build(Top, {"name": "a", "loss": None}).loss == default
+
+
+def test_keys_without_a_name_speak_of_the_default_component() -> None:
+    built = config.build(Top, {"name": "a", "loss": {"clip_high": 0.28}}).loss
+    assert built == Component("policy", policy, policy.Config(clip_high=0.28))
 
 
 def test_an_entry_of_slots_is_named_after_its_key_and_null_removes_it() -> None:
