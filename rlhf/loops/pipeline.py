@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -91,7 +92,9 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
         # A killed process takes along what it had not flushed, so the curves start anew from the log.
         for row in read_lines(folder.metrics):
             tb.write(row["step"], {key: value for key, value in row.items() if isinstance(value, float)})
-        recorder = Recorder(folder, [tb, console], progress.seconds)
+        for step, rows in groupby(read_lines(folder.samples), key=lambda row: row["step"]):
+            tb.write_samples(step, list(rows))
+        recorder = Recorder(folder, [tb, console], progress.seconds, on_samples=tb.write_samples)
 
         def announce(stage: StageSettings) -> None:
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)

@@ -1,7 +1,7 @@
 """Where a loop's numbers go, and how long its phases take.
 
 The loops call one line each: `with recorder.phase("gen")`, `recorder.step(...)`. One JSON object per step goes to
-`metrics.jsonl`, the same values to every sink. All keys under `timing_s/`
+`metrics.jsonl`, the same values to every sink; one record per trajectory to `samples.jsonl`. All keys under `timing_s/`
 and `perf/` depend on the machine; every other key is a function of config and seed.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Sink
 from rlhf.core.run_folder import RunFolder, append_lines
+from rlhf.core.types import Json
 
 
 class Recorder:
@@ -24,10 +25,18 @@ class Recorder:
         folder: of the run.
         sinks: TensorBoard, the terminal; they get the same values as `metrics.jsonl`.
         seconds: per phase, from before a restart.
+        on_samples: is shown the sample records of every step.
     """
 
-    def __init__(self, folder: RunFolder, sinks: Sequence[Sink], seconds: Mapping[str, float]) -> None:
-        self._folder, self._sinks = folder, sinks
+    def __init__(
+        self,
+        folder: RunFolder,
+        sinks: Sequence[Sink],
+        seconds: Mapping[str, float],
+        *,
+        on_samples: Callable[[int, Sequence[Mapping[str, Json]]], None] | None = None,
+    ) -> None:
+        self._folder, self._sinks, self._on_samples = folder, sinks, on_samples
         self.seconds: dict[str, float] = dict(seconds)
         """Per phase over the whole run."""
         self._spent: dict[str, float] = {}
@@ -57,6 +66,12 @@ class Recorder:
     def count_tokens(self, tokens: int) -> None:
         """Tokens generated or trained on in this step, for the throughput."""
         self._tokens += tokens
+
+    def samples(self, step: int, rows: Sequence[Mapping[str, Json]]) -> None:
+        """Append the records of a step's scored trajectories to `samples.jsonl`."""
+        append_lines(self._folder.samples, rows)
+        if self._on_samples is not None and rows:
+            self._on_samples(step, rows)
 
     def step(self, step: int, stage: str) -> dict[str, float]:
         """Write the row of a step and start the next one. Returns the row's values."""

@@ -18,7 +18,7 @@ from rewards.rubric import RubricConfig
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineHandle, LearnerHandle, Task, Tools, WeightSync
-from rlhf.core.run_folder import RunFolder, append_lines
+from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
 from rlhf.learner import checkpoint, learner
@@ -173,7 +173,7 @@ class Stage:
         """Append scored trajectories to `samples.jsonl`; an advantage of null marks a sample left out of training."""
         with self.phase("log"):
             rows = sample_rows(groups, advantages, step=self.progress.step, stage=self.name)
-            append_lines(self.folder.samples, rows)
+            self.recorder.samples(self.progress.step, list(rows))
 
     async def save(self, trained: LearnerHandle, *, end_of_stage: bool) -> None:
         """Write a checkpoint and drop the old ones."""

@@ -52,6 +52,18 @@ class TensorBoard:
         """Shown verbatim: as a Markdown code block, so that model output is not rendered."""
         self._writer.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), step)
 
+    def write_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Distributions of a step's rewards, lengths and advantages, and one of its samples in full.
+
+        Args:
+            rows: of `samples.jsonl`, all of this step.
+        """
+        for tag in ("value", "length", "advantage"):
+            self.write_histogram(step, f"samples/{tag}", [row[tag] for row in rows if row[tag] is not None])
+        shown = rows[0]
+        verdict = f"{shown['verdict']} ({shown['reason']}), reward {shown['value']}, gold {shown['gold']}"
+        self.write_text(step, "samples/first", f"{shown['prompt']}\n{shown['text']}\n\n{verdict}")
+
     def write_hparams(self, config: Mapping[str, Any]) -> None:
         """The resolved config, for the HParams page, with the metrics by which runs are compared there."""
         compared = ["critic/score/mean", "response_length/mean"]

@@ -106,3 +106,18 @@ def test_hparams_are_flat_and_in_the_run_s_own_folder(tmp_path: Path) -> None:
     assert got["rl.lr"].number_value == 1e-4
     assert got["rl.stop"].string_value == "['\\n']"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_steps_samples_become_distributions_and_one_text(tmp_path: Path) -> None:
+    row = {"prompt": "1+1=", "text": "#### 3", "gold": "2", "verdict": "wrong", "reason": "mismatch"}
+    rows = [row | {"value": 0.0, "length": 7, "advantage": None}, row | {"value": 1.0, "length": 9, "advantage": 0.5}]
+    board = TensorBoard(tmp_path)
+    board.write_samples(3, rows)
+    board.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0, "histograms": 0})
+    events.Reload()
+    [histogram] = events.Histograms("samples/length")
+    assert (histogram.step, histogram.histogram_value.num) == (3, 2)
+    assert events.Histograms("samples/advantage")[0].histogram_value.num == 1
+    [text] = events.Tensors("samples/first/text_summary")
+    assert b"#### 3" in text.tensor_proto.string_val[0] and b"wrong (mismatch)" in text.tensor_proto.string_val[0]
