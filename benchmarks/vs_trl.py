@@ -181,7 +181,7 @@ def execute(command: Sequence[str], log: Path, threads: int) -> None:
     """Run Python with a fixed number of threads and no network."""
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "3000",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),

@@ -23,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that spin while they wait take the core from the thread they wait for: beside one busy process, training
-    # on two cores became ten to fifty times slower. Read once, when torch loads its OpenMP runtime.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # on two cores became over ten times slower. Spinning briefly costs about a tenth on an idle machine and avoids
+    # that. Read once, when torch loads its OpenMP runtime (GNU's, in the wheels for Linux).
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     sys.path.insert(0, os.getcwd())
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
     signal.signal(signal.SIGINT, _interrupt)
