@@ -63,10 +63,10 @@ def wants_more(completions, difficulty): return [0.0 for _ in completions]
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("lab")
-    (folder / "user_rewards.py").write_text(FUNCTIONS)
+    (folder / "graders_of_a_user.py").write_text(FUNCTIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        yield "user_rewards"
+        yield "graders_of_a_user"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def group(
 
 
 def graded(pool: WorkerPool, name: str, *texts: str, isolate: bool = True, timeout_s: float = 10.0) -> list[RewardOut]:
-    cfg = Config(path=f"user_rewards.{name}", isolate=isolate, timeout_s=timeout_s)
+    cfg = Config(path=f"graders_of_a_user.{name}", isolate=isolate, timeout_s=timeout_s)
     return score(group(*texts), cfg, pool)
 
 
@@ -114,7 +114,7 @@ def test_a_trl_function_without_prompts_or_kwargs_gets_what_it_names(pool: Worke
 
 def test_columns_of_the_row_come_before_the_names_we_add_but_gold_is_the_gold(pool: WorkerPool) -> None:
     rows = group("x", columns={"answer": "two", "solution": "none", "gold": "other"})
-    [out] = score(rows, Config(path="user_rewards.shadow"), pool)
+    [out] = score(rows, Config(path="graders_of_a_user.shadow"), pool)
     assert out.value == 1.0
 
 
@@ -181,7 +181,10 @@ def test_a_function_that_cannot_be_found_is_the_users_error(pool: WorkerPool, is
 
 
 def test_a_dotted_name_of_a_function_stands_for_this_component(functions: str) -> None:
-    assert as_component("rewards", "user_rewards.accuracy") == ("user_function", {"path": "user_rewards.accuracy"})
+    assert as_component("rewards", "graders_of_a_user.accuracy") == (
+        "user_function",
+        {"path": "graders_of_a_user.accuracy"},
+    )
 
 
 def test_the_path_is_required() -> None:
