@@ -171,7 +171,7 @@ async def run_stage(
         folder=folder,
         recorder=recorder,
         evaluator=setup.evaluator(settings, shared),
-        evaluate_every=stage.config.evaluate_every,
+        evaluate_every=stage.config.evaluate_every if stop_before is None else 0,
         checkpoints=settings.checkpoints,
         progress=progress,
         stop_before=stop_before,

@@ -14,7 +14,7 @@ import difflib
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,11 @@ class Replay:
 
 def show(run: Path, sample_id: str) -> None:
     """Replay and print."""
-    result = replay(run, sample_id)
-    record, reward = result.record, result.reward
     # What a model or a user wrote is never markup.
     console = Console(markup=False, highlight=False)
+    result = replay(run, sample_id, announce=console.print)
+    record, reward = result.record, result.reward
     console.print(f"{sample_id}  stage {record['stage']}, step {record['step']}", style="bold")
-    if result.replayed_steps:
-        console.print(f"weights:   {result.replayed_steps} training steps run again from a checkpoint")
     console.print(f"prompt:    {record['prompt']!r}, gold {record['gold']!r}")
     console.print(f"sample:    {result.completion.text!r} ({result.completion.stop})")
     match = "identical to the record" if result.identical else f"DIFFERENT from the record: {record['text']!r}"
@@ -121,8 +119,13 @@ def show(run: Path, sample_id: str) -> None:
     _show_training(console, result)
 
 
-def replay(run: Path, sample_id: str) -> Replay:
+def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Replay:
     """Make a recorded sample again.
+
+    Args:
+        run: folder of the run.
+        sample_id: as in `samples.jsonl`.
+        announce: is told before anything that takes long.
 
     Raises:
         RunFolderError: not a run, or no such sample in it.
@@ -134,7 +137,7 @@ def replay(run: Path, sample_id: str) -> Replay:
     setup.set_threads(experiment.settings)
     shared = setup.parts(experiment.settings, folder.model)
     with tempfile.TemporaryDirectory() as scratch, shared.pool:
-        return asyncio.run(_replay(experiment, shared, folder, Path(scratch), record, records))
+        return asyncio.run(_replay(experiment, shared, folder, Path(scratch), record, records, announce))
 
 
 def _show_training(console: Console, result: Replay) -> None:
@@ -163,9 +166,12 @@ async def _replay(
     scratch: Path,
     record: Record,
     records: Sequence[Record],
+    announce: Callable[[str], None],
 ) -> Replay:
     before = pipeline.standing(run, shared.model_folder, before=record["step"])
     begun = before.progress.step
+    if steps := record["step"] - 1 - begun:
+        announce(f"weights:   running {steps} training steps again, from step {begun}")
     stage = await _at_work(experiment, shared, run, before, scratch, stop_before=record["step"])
     request = Request(
         id=record["id"],
@@ -191,7 +197,7 @@ async def _replay(
         group_values=[r["value"] for r in together if r["prompt_id"] == record["prompt_id"]],
         advantage=advantage,
         training=training,
-        replayed_steps=record["step"] - 1 - begun,
+        replayed_steps=steps,
     )
 
 

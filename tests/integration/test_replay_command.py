@@ -43,7 +43,7 @@ def test_a_sample_is_made_again(step: int, steps_again: int, shell: Shell, finis
     again, recorded = re.fullmatch(r"(\S+) \(recorded (\S+)\)", said["advantage"]).groups()
     assert float(again) == pytest.approx(sample["advantage"], abs=1e-5)
     assert float(recorded) == pytest.approx(sample["advantage"], abs=1e-6)
-    assert said.get("weights", "0").startswith(str(steps_again))
+    assert said.get("weights", "running 0 training steps").startswith(f"running {steps_again} training steps")
     table = [line for line in done.stdout.splitlines() if line.startswith("│")]
     assert len(table) == sample["length"], "one line per token"
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before, "the run is only read"
@@ -61,7 +61,7 @@ def test_the_terms_of_all_samples_add_up_to_the_logged_loss(finished: Path) -> N
     """Step 7 has two minibatches: the second one's loss is taken after the first one's update."""
     step = 7
     row = next(row for row in rows(finished / "metrics.jsonl") if row["step"] == step)
-    results: list[Replay] = [replay(finished, sample["id"]) for sample in trained(finished, step)]
+    results: list[Replay] = [replay(finished, sample["id"], announce=print) for sample in trained(finished, step)]
     assert len(results) == row["batch/trained_samples"] == 9
     assert {result.training.update for result in results if result.training} == {1, 2}
     terms = [term for result in results if result.training for term in result.training.terms]
@@ -79,7 +79,7 @@ def test_the_terms_of_all_samples_add_up_to_the_logged_loss(finished: Path) -> N
 def test_a_sample_that_a_filter_dropped_has_no_share_in_the_loss(finished: Path) -> None:
     dropped = [row for row in rows(finished / "samples.jsonl") if row["advantage"] is None]
     assert dropped, "dynamic sampling drops groups in this run"
-    result = replay(finished, dropped[-1]["id"])
+    result = replay(finished, dropped[-1]["id"], announce=print)
     assert result.identical and result.reward.value == dropped[-1]["value"]
     assert result.advantage is None and result.training is None
 
@@ -108,7 +108,7 @@ def test_a_run_without_any_checkpoint_left(shell: Shell, finished: Path, tmp_pat
     assert sample == trained(finished, 6)[0], "how often checkpoints are written changes nothing"
     said = parse(shell.run("replay", run, sample["id"], cwd=tmp_path).ok().stdout)
     assert said["tokens"].endswith("identical to the record")
-    assert said["weights"] == "5 training steps run again from a checkpoint"
+    assert said["weights"] == "running 5 training steps again, from step 0"
 
 
 def test_a_generated_sample(shell: Shell, tmp_path: Path) -> None:
