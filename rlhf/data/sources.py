@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rlhf.core.errors import DataError
+from rlhf.core.hub import is_hub_id
 
 Row = dict[str, Any]
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FORMATS = ".jsonl, .json or .parquet"
 
 
@@ -63,7 +62,7 @@ def _file(source: str, where: str) -> Path | None:
         raise DataError(f"{where} ({source})", f"'{path.suffix}' is not a known format", fix=f"use {_FORMATS}")
     if path.is_dir():
         raise DataError(f"{where} ({source})", "is a folder", fix=f"name one {_FORMATS} file in it")
-    if path.suffix in _READERS or not _HUB_ID.fullmatch(source):
+    if path.suffix in _READERS or not is_hub_id(source):
         raise DataError(
             f"{where} ({source})",
             f"no such file; looked in {path.absolute().parent}",

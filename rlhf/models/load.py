@@ -8,7 +8,6 @@ filled with random ones.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
+from rlhf.core.hub import is_hub_id
 from rlhf.models import tiny, tokenizers
 
 DTYPES: dict[str, str | torch.dtype] = {
@@ -32,7 +32,6 @@ DTYPES: dict[str, str | torch.dtype] = {
 }
 TOKENIZERS = ("char", "bpe")
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -202,7 +201,7 @@ def local_folder(path: str | Path, *, trust_remote_code: bool = False) -> Path:
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    if isinstance(path, Path) or not _HUB_ID.fullmatch(path):
+    if isinstance(path, Path) or not is_hub_id(path):
         raise DataError(str(path), "no such model folder", fix="check the path, or give a hub id (organisation/name)")
     wanted = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
     try:
