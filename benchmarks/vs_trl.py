@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -34,13 +35,15 @@ import peak
 from vs_trl_cost import Cost, mean_cost
 from vs_trl_side import SPREAD, Step
 
+from rlhf import cli
 from rlhf.learner import checkpoint
 from rlhf.loops import settings, setup
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "quickstart.yaml"
 SIDE = Path(__file__).with_name("vs_trl_side.py")
-SIDES = ("ours", "trl")
+OURS = "ours"
+SIDES = (OURS, "trl")
 WARM_UP = 2
 """Steps that do not count for the rate: both sides allocate and build lazily in them."""
 
@@ -75,7 +78,9 @@ class Pair:
     def start(self) -> float:
         """Held-out accuracy before the first step, the same on both sides."""
         ours, trl = (self.steps[side][0].accuracy for side in SIDES)
-        assert ours is not None and ours == trl, f"the sides start from different models: {ours}, {trl}"
+        assert ours is not None and trl is not None and math.isclose(ours, trl, abs_tol=1e-6), (
+            f"the sides start from different models: {ours}, {trl}"
+        )
         return ours
 
     def seconds_to(self, gain: float, side: str) -> float | None:
@@ -178,14 +183,15 @@ def run_pair(work: Path, chosen: Setting, number: int, threads: int) -> Pair:
 
 
 def execute(command: Sequence[str], log: Path, threads: int) -> None:
-    """Run Python with a fixed number of threads and no network."""
+    """Run Python with a fixed number of threads and no network; each side waits for threads as it does by default."""
     env = os.environ | {
         "OMP_NUM_THREADS": str(threads),
-        "GOMP_SPINCOUNT": "3000",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
     }
+    if OURS in command:
+        env["GOMP_SPINCOUNT"] = cli.SPIN_COUNT
     with log.open("w") as file:
         done = subprocess.run([sys.executable, *command], env=env, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:

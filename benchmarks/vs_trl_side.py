@@ -88,7 +88,7 @@ def trl(experiment: Experiment) -> list[Step]:
     from trl import GRPOTrainer
 
     chosen = experiment.settings
-    setup.set_threads(chosen)
+    torch.set_num_threads(chosen.threads)
     folder = RunFolder(chosen.run.path)
     folder.path.mkdir(parents=True)
     shared = setup.parts(chosen, folder.model)

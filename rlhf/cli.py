@@ -17,15 +17,17 @@ from types import FrameType
 
 from rlhf.core.errors import UserError
 
+SPIN_COUNT = "3000"
+"""How often a waiting thread looks before it sleeps. Threads that spin for long take the core from the thread they wait
+for: beside one busy process, training on two cores became over ten times slower."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     arguments = _parse(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait take the core from the thread they wait for: beside one busy process, training
-    # on two cores became over ten times slower. Spinning briefly costs about a tenth on an idle machine and avoids
-    # that. Read once, when torch loads its OpenMP runtime (GNU's, in the wheels for Linux).
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Read once, when torch loads its OpenMP runtime (GNU's, in the wheels for Linux).
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     sys.path.insert(0, os.getcwd())
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
     signal.signal(signal.SIGINT, _interrupt)

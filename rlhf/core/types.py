@@ -176,24 +176,42 @@ class Sample:
     """Log-probs under the frozen reference model."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where the input tokens of a sequence lie in a batch. Example: `Span(prompt=range(0, 3), own=range(5, 7))`."""
+
+    prompt: range
+    """Tokens before the first target; sequences with the same prompt may point at the same ones."""
+    own: range
+    """The tokens that follow, up to the one that predicts the last target. May be empty."""
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.own)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Packed sequences without padding: S sequences, N input tokens of which T are targets.
+    """Packed sequences without padding: S sequences, N input tokens that predict T targets.
 
-    Example: two sequences of 4 and 3 tokens whose last 2 tokens each are targets give N=7, T=4, S=2,
-    `lengths=(4, 3)`, `target_index_T=[2, 3, 5, 6]`, `sequence_T=[0, 0, 1, 1]`.
+    A prompt that several sequences share stands in it once, and the last target of a sequence, which predicts nothing,
+    not at all. Example: `[5, 6 | 7, 8]` and `[5, 6 | 9]` (targets behind the bar) give `tokens_N=[5, 6, 7]`,
+    `spans=(Span(range(0, 2), range(2, 3)), Span(range(0, 2), range(3, 3)))`, `predictor_T=[1, 2, 1]`,
+    `targets_T=[7, 8, 9]`, `sequence_T=[0, 0, 1]`.
     """
 
     ids: tuple[str, ...]
     """[S]"""
-    lengths: tuple[int, ...]
-    """[S] tokens per sequence; their sum is N."""
+    spans: tuple[Span, ...]
+    """[S]"""
     tokens_N: Tensor
     """int64"""
     positions_N: Tensor
-    """int64, restarts at 0 with every sequence."""
-    target_index_T: Tensor
-    """int64, where in N each target token stands; its prediction comes from index - 1."""
+    """int64, restarts at 0 with every prompt."""
+    predictor_T: Tensor
+    """int64, where in N the token stands whose hidden state predicts each target."""
+    targets_T: Tensor
+    """int64, the target tokens."""
     sequence_T: Tensor
     """int64 in [0, S): the sequence that a target belongs to."""
     target_counts_S: Tensor
@@ -206,11 +224,11 @@ class Batch:
 
     @property
     def num_targets(self) -> int:
-        return self.target_index_T.shape[0]
+        return self.targets_T.shape[0]
 
     @property
     def num_sequences(self) -> int:
-        return len(self.lengths)
+        return len(self.spans)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

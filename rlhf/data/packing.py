@@ -1,12 +1,14 @@
 """Samples to packed batches: sequences laid end to end under a token budget, no padding.
 
-Called by the loops just before the learner. Sequences of similar length share a batch, so that attention, which works
-on one bucket of lengths at a time, wastes little; the loss does not depend on the order (tests prove it).
+Called by the loops just before the learner. Samples of one prompt share its tokens, so that a group of G answers costs
+its prompt once and not G times. Sequences of similar length share a batch, so that attention, which works on one bucket
+of lengths at a time, wastes little; the loss depends neither on the order nor on what is shared (tests prove it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from rlhf.core.errors import DataError
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Batch, Sample
+from rlhf.core.types import Batch, Sample, Span
 
 
 def pack(samples: Sequence[Sample], *, token_budget: int, device: str | torch.device = "cpu") -> list[Batch]:
@@ -22,26 +24,26 @@ def pack(samples: Sequence[Sample], *, token_budget: int, device: str | torch.de
 
     Args:
         samples: with at least one target token each; all carry the same streams.
-        token_budget: input tokens per micro-batch and device.
+        token_budget: input tokens per micro-batch and device; a shared prompt counts once.
         device: where the tensors go.
 
     Raises:
         DataError: a single sample is longer than the budget.
     """
-    ordered = sorted(samples, key=lambda s: (len(s.tokens), s.id))
-    groups: list[list[Sample]] = []
-    room = 0
-    for sample in ordered:
+    packed: list[list[Sample]] = []
+    room, prompt = 0, ()
+    for sample in _ordered(samples):
         size = len(sample.tokens)
         if size > token_budget:
             fix = f"raise micro_batch_tokens to at least {size}, or shorten prompts and sampling.max_tokens"
             raise DataError(sample.id, f"{size} tokens do not fit a micro-batch of {token_budget}", fix=fix)
-        if not groups or size > room:
-            groups.append([])
-            room = token_budget
-        groups[-1].append(sample)
-        room -= size
-    return [_batch(group, device) for group in groups]
+        own = size - sample.target_start if sample.tokens[: sample.target_start] == prompt else size
+        if not packed or own > room:
+            packed.append([])
+            own, room = size, token_budget
+        packed[-1].append(sample)
+        room, prompt = room - own, sample.tokens[: sample.target_start]
+    return [_batch(group, device) for group in packed]
 
 
 def count(samples: Sequence[Sample]) -> Counts:
@@ -55,12 +57,24 @@ def num_targets(sample: Sample) -> int:
     return sum(sample.target_mask) if sample.target_mask is not None else len(sample.tokens) - sample.target_start
 
 
+def _ordered(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of one prompt next to each other, and prompts whose longest samples are of similar length."""
+    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample.tokens[: sample.target_start], []).append(sample)
+    groups = [sorted(group, key=_size) for group in by_prompt.values()]
+    return [sample for group in sorted(groups, key=lambda group: _size(group[-1])) for sample in group]
+
+
+def _size(sample: Sample) -> tuple[int, str]:
+    return len(sample.tokens), sample.id
+
+
 def _batch(samples: list[Sample], device: str | torch.device) -> Batch:
-    lengths = np.array([len(s.tokens) for s in samples])
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     targets = [_targets(s) for s in samples]
     counts = np.array([len(t) for t in targets])
     assert counts.all(), "samples without targets are dropped before packing"
+    layout = _lay_out(samples, [int(t[-1]) for t in targets])
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(device)
@@ -74,12 +88,14 @@ def _batch(samples: list[Sample], device: str | torch.device) -> Batch:
         picked = [np.asarray(r)[t - s.target_start] for r, t, s in zip(rows, targets, samples, strict=True)]
         return tensor(np.concatenate(picked).astype(np.float32))
 
+    places = [np.r_[span.prompt, span.own].astype(np.int64) for span in layout.spans]
     return Batch(
         ids=tuple(s.id for s in samples),
-        lengths=tuple(lengths.tolist()),
-        tokens_N=tensor(np.concatenate([np.asarray(s.tokens, dtype=np.int64) for s in samples])),
-        positions_N=tensor(np.concatenate([np.arange(n) for n in lengths])),
-        target_index_T=tensor(np.concatenate([t + start for t, start in zip(targets, starts, strict=True)])),
+        spans=layout.spans,
+        tokens_N=tensor(np.array(layout.tokens, dtype=np.int64)),
+        positions_N=tensor(np.array(layout.positions, dtype=np.int64)),
+        predictor_T=tensor(np.concatenate([place[t - 1] for place, t in zip(places, targets, strict=True)])),
+        targets_T=tensor(np.concatenate([np.asarray(s.tokens)[t] for s, t in zip(samples, targets, strict=True)])),
         sequence_T=tensor(np.repeat(np.arange(len(samples)), counts)),
         target_counts_S=tensor(counts.astype(np.float32)),
         advantages_T=stream(lambda s: s.advantages),
@@ -87,6 +103,34 @@ def _batch(samples: list[Sample], device: str | torch.device) -> Batch:
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
         ref_logprobs_T=stream(lambda s: s.ref_logprobs),
     )
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Input tokens laid end to end."""
+
+    tokens: list[int]
+    positions: list[int]
+    spans: tuple[Span, ...]
+
+
+def _lay_out(samples: list[Sample], ends: list[int]) -> _Layout:
+    """Prompts once, each followed by what its samples have of their own: sample `i` up to `ends[i]`, left out."""
+    tokens, positions, spans = list[int](), list[int](), list[Span]()
+
+    def put(sample: Sample, start: int, end: int) -> range:
+        first = len(tokens)
+        tokens.extend(sample.tokens[start:end])
+        positions.extend(range(start, end))
+        return range(first, len(tokens))
+
+    prompts: dict[tuple[int, ...], range] = {}
+    for sample, end in zip(samples, ends, strict=True):
+        key = sample.tokens[: sample.target_start]
+        if key not in prompts:
+            prompts[key] = put(sample, 0, sample.target_start)
+        spans.append(Span(prompts[key], put(sample, sample.target_start, end)))
+    return _Layout(tokens, positions, tuple(spans))
 
 
 def _targets(sample: Sample) -> np.ndarray:

@@ -16,6 +16,7 @@ from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
 from rlhf.loops.evaluate import Result
 from rlhf.report.stats import Interval
+from rlhf.runtime import host
 
 
 def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Result:
@@ -29,7 +30,7 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Res
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder.existing(target) if target.is_dir() else RunFolder(Path(scratch))
         experiment = settings.read(folder.config if target.is_dir() else target, overrides)
-        setup.set_threads(experiment.settings)
+        host.prepare(experiment.settings.threads)
         home = folder.model if folder.model.exists() else Path(scratch) / "model"
         shared = setup.parts(experiment.settings, home)
         now = pipeline.standing(folder, shared.model_folder)

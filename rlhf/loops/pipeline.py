@@ -25,6 +25,7 @@ from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
 from rlhf.report.console import make_console, print_result
 from rlhf.report.tensorboard import TensorBoard
+from rlhf.runtime import host
 from rlhf.sync.inproc import InProcessSync
 
 NUMERIC = ("git", "packages.", "cpu_threads", "gpu")
@@ -47,7 +48,7 @@ def train(experiment: Experiment) -> Path:
         UserError: see the errors of config, data, run folder and checkpoints.
     """
     settings = experiment.settings
-    threads = setup.set_threads(settings)
+    threads = host.prepare(settings.threads)
     folder = RunFolder(settings.run.path)
     folder.open(experiment.to_yaml())
     try:

@@ -46,6 +46,7 @@ from rlhf.loops import online, pipeline, settings, setup, updates
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.stage import CheckpointConfig, Stage
 from rlhf.losses import common
+from rlhf.runtime import host
 
 Record = dict[str, Any]
 """A row of `samples.jsonl`."""
@@ -134,7 +135,7 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
     experiment = _quiet(settings.read(folder.config))
     records = list(read_lines(folder.samples))
     record = _find(records, sample_id, run)
-    setup.set_threads(experiment.settings)
+    host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
     with tempfile.TemporaryDirectory() as scratch, shared.pool:
         return asyncio.run(_replay(experiment, shared, folder, Path(scratch), record, records, announce))
@@ -279,7 +280,8 @@ def _one_token(batch: Batch, t: int) -> Batch:
 
     return replace(
         batch,
-        target_index_T=batch.target_index_T[t : t + 1],
+        predictor_T=batch.predictor_T[t : t + 1],
+        targets_T=batch.targets_T[t : t + 1],
         sequence_T=batch.sequence_T[t : t + 1],
         advantages_T=cut(batch.advantages_T),
         old_logprobs_T=cut(batch.old_logprobs_T),

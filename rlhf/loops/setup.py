@@ -6,7 +6,6 @@ Everything is local to this process here; a cluster runtime provides the same ha
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,13 +47,6 @@ class Parts:
     """In tokens."""
     device: torch.device
     pool: WorkerPool
-
-
-def set_threads(settings: Settings) -> int:
-    """Pin torch to the threads that the config asks for. Returns their number."""
-    count = settings.threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(count)
-    return count
 
 
 def task(settings: Settings) -> Task:

@@ -2,7 +2,7 @@
 
 Called by the learner. Hidden states are computed once for all N tokens; the output head and everything of size
 vocabulary run on chunks of target tokens and are recomputed in the backward pass, so that peak memory grows with the
-chunk and never with T × V. Prompt tokens never reach the head.
+chunk and never with T × V. Prompt tokens never reach the head, and a prompt that samples share is computed once.
 
 The log-probs are those of the sampled distribution: temperature, top-k and top-p are applied as the engine applies
 them (`rlhf.core.sampling.transform`), with the target token kept in the support.
@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.types import Batch, ForwardOut
+from rlhf.core.types import Batch, ForwardOut, Span
 from rlhf.models import attention
 
 MIB = 2**20
@@ -39,16 +39,15 @@ class ForwardSpec:
 
 def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
     """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
-    layout = attention.packing(batch.lengths, batch.tokens_N.device)
+    layout = attention.packing(batch.spans, batch.tokens_N.device)
     hidden_ND = model.base_model(
         input_ids=batch.tokens_N[None],
         position_ids=batch.positions_N[None],
         use_cache=False,
         packing=layout,
     ).last_hidden_state[0]
-    targets_T = batch.tokens_N[batch.target_index_T]
-    hidden_TD = hidden_ND.index_select(0, batch.target_index_T - 1)
-    return _heads(hidden_TD, targets_T, output_head(model), spec)
+    hidden_TD = hidden_ND.index_select(0, batch.predictor_T)
+    return _heads(hidden_TD, batch.targets_T, output_head(model), spec)
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
@@ -73,7 +72,7 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
     with torch.no_grad():
         plain = model(input_ids=tokens[None], use_cache=False).logits[0]
         model.set_attn_implementation(attention.NAME)
-        layout = attention.packing([8], device)
+        layout = attention.packing([Span(range(8), range(8, 8))], device)
         inner = model.base_model(
             input_ids=tokens[None], position_ids=torch.arange(8, device=device)[None], use_cache=False, packing=layout
         )

@@ -15,6 +15,7 @@ from rlhf.core.types import (
     Prompt,
     RewardOut,
     Sample,
+    Span,
     StopReason,
     Trajectory,
     Verdict,
@@ -57,13 +58,18 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
     """Concatenate samples without padding."""
     tokens: list[int] = []
     positions: list[int] = []
-    target_index: list[int] = []
+    spans: list[Span] = []
+    predictor: list[int] = []
+    target: list[int] = []
     sequence: list[int] = []
     for s, sample in enumerate(samples):
         mask = sample.target_mask or (True,) * (len(sample.tokens) - sample.target_start)
         kept = [sample.target_start + i for i, is_target in enumerate(mask) if is_target]
-        target_index += [len(tokens) + i for i in kept]
+        predictor += [len(tokens) + i - 1 for i in kept]
+        target += [sample.tokens[i] for i in kept]
         sequence += [s] * len(kept)
+        middle = len(tokens) + sample.target_start
+        spans.append(Span(range(len(tokens), middle), range(middle, len(tokens) + len(sample.tokens))))
         tokens += sample.tokens
         positions += range(len(sample.tokens))
 
@@ -80,10 +86,11 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
     sequence_T = torch.tensor(sequence, dtype=torch.int64)
     return Batch(
         ids=tuple(sample.id for sample in samples),
-        lengths=tuple(len(sample.tokens) for sample in samples),
+        spans=tuple(spans),
         tokens_N=torch.tensor(tokens, dtype=torch.int64),
         positions_N=torch.tensor(positions, dtype=torch.int64),
-        target_index_T=torch.tensor(target_index, dtype=torch.int64),
+        predictor_T=torch.tensor(predictor, dtype=torch.int64),
+        targets_T=torch.tensor(target, dtype=torch.int64),
         sequence_T=sequence_T,
         target_counts_S=sequence_T.bincount(minlength=len(samples)).float(),
         advantages_T=stream(lambda s: s.advantages),
@@ -147,9 +154,12 @@ class TinyModel(torch.nn.Module):
         self.head = torch.nn.Parameter(torch.randn(width, vocab, generator=generator, dtype=torch.float64))
 
     def forward(self, batch: Batch) -> ForwardOut:
-        embedded = self.embed[batch.tokens_N].split(list(batch.lengths))
-        hidden_NV = torch.cat([part.cumsum(dim=0) for part in embedded]).tanh() @ self.head
-        return forward_of_logits(hidden_NV[batch.target_index_T - 1], batch.tokens_N[batch.target_index_T])
+        embedded_N, hidden_ND = self.embed[batch.tokens_N], self.embed[batch.tokens_N]
+        for span in batch.spans:
+            place = torch.tensor([*span.prompt, *span.own])
+            hidden_ND = hidden_ND.index_copy(0, place, embedded_N[place].cumsum(dim=0))
+        logits_TV = hidden_ND[batch.predictor_T].tanh() @ self.head
+        return forward_of_logits(logits_TV, batch.targets_T)
 
 
 def numeric_gradient(f: Callable[[Tensor], Tensor], x: Tensor, *, step: float = 1e-6) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from rlhf.core.errors import DataError
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Sample
+from rlhf.core.types import Sample, Span
 from rlhf.data.packing import count, num_targets, pack
 
 LONG = Sample(
@@ -33,11 +33,12 @@ SHORT = Sample(
 
 def test_two_sequences_by_hand() -> None:
     (batch,) = pack([LONG, SHORT], token_budget=7)
-    assert batch.ids == ("short", "long") and batch.lengths == (3, 4)
-    assert batch.tokens_N.tolist() == [20, 21, 22, 10, 11, 12, 13]
-    assert batch.positions_N.tolist() == [0, 1, 2, 0, 1, 2, 3]
-    assert batch.target_index_T.tolist() == [2, 5, 6]
-    assert batch.tokens_N[batch.target_index_T].tolist() == [22, 12, 13]
+    assert batch.ids == ("short", "long")
+    assert batch.spans == (Span(range(0, 1), range(1, 2)), Span(range(2, 4), range(4, 5)))
+    assert batch.tokens_N.tolist() == [20, 21, 10, 11, 12], "the last targets predict nothing"
+    assert batch.positions_N.tolist() == [0, 1, 0, 1, 2]
+    assert batch.predictor_T.tolist() == [1, 3, 4]
+    assert batch.targets_T.tolist() == [22, 12, 13]
     assert batch.sequence_T.tolist() == [0, 1, 1]
     assert batch.target_counts_S.tolist() == [1.0, 2.0]
     assert (batch.num_targets, batch.num_sequences) == (3, 2)
@@ -53,7 +54,7 @@ def test_streams_follow_their_tokens_and_masked_values_fall_away() -> None:
 
 def test_types_are_those_that_the_model_and_the_losses_read() -> None:
     (batch,) = pack([LONG, SHORT], token_budget=7)
-    for name in ("tokens_N", "positions_N", "target_index_T", "sequence_T"):
+    for name in ("tokens_N", "positions_N", "predictor_T", "targets_T", "sequence_T"):
         assert asdict(batch)[name].dtype == torch.int64, name
     for name in ("target_counts_S", "advantages_T", "old_logprobs_T"):
         assert asdict(batch)[name].dtype == torch.float32, name
@@ -69,12 +70,45 @@ def test_types_are_those_that_the_model_and_the_losses_read() -> None:
     ],
 )
 def test_every_batch_keeps_the_budget(budget: int, expected: list[list[int]]) -> None:
-    samples = [Sample(id=str(n), tokens=tuple(range(n)), target_start=1) for n in (5, 2, 7, 3, 6)]
-    assert [list(b.lengths) for b in pack(samples, token_budget=budget)] == expected
+    samples = [Sample(id=str(n), tokens=(n, *range(n - 1)), target_start=1) for n in (5, 2, 7, 3, 6)]
+    assert [[int(name) for name in b.ids] for b in pack(samples, token_budget=budget)] == expected
+
+
+def sharing(*ends: tuple[str, tuple[int, ...]], prompt: tuple[int, ...] = (5, 6)) -> list[Sample]:
+    return [Sample(id=name, tokens=prompt + answer, target_start=len(prompt)) for name, answer in ends]
+
+
+def test_a_prompt_that_samples_share_stands_in_the_batch_once() -> None:
+    alone = replace(LONG, advantages=None, old_logprobs=None, rollout_logprobs=None)
+    (batch,) = pack([*sharing(("a", (7, 8)), ("b", (9,))), alone], token_budget=99)
+    assert batch.ids == ("b", "a", "long")
+    assert batch.tokens_N.tolist() == [5, 6, 7, 10, 11, 12]
+    assert batch.positions_N.tolist() == [0, 1, 2, 0, 1, 2]
+    shared = range(0, 2)
+    assert batch.spans == (Span(shared, range(2, 2)), Span(shared, range(2, 3)), Span(range(3, 5), range(5, 6)))
+    assert batch.predictor_T.tolist() == [1, 1, 2, 4, 5]
+    assert batch.targets_T.tolist() == [9, 7, 8, 12, 13]
+    assert batch.sequence_T.tolist() == [0, 1, 1, 2, 2]
+    assert [span.length for span in batch.spans] == [2, 3, 3]
+
+
+def test_tokens_after_the_last_target_are_left_out() -> None:
+    (batch,) = pack([replace(LONG, target_mask=(True, False))], token_budget=9)
+    assert (batch.tokens_N.tolist(), batch.targets_T.tolist()) == ([10, 11], [12])
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(4, [["a"], ["b"], ["c"]]), (6, [["a", "b"], ["c"]]), (8, [["a", "b", "c"]])]
+)
+def test_the_budget_counts_a_shared_prompt_once_per_batch(budget: int, expected: list[list[str]]) -> None:
+    samples = sharing(("a", (1, 2)), ("b", (3, 4)), ("c", (7, 8)))
+    batches = pack(samples, token_budget=budget)
+    assert [list(b.ids) for b in batches] == expected
+    assert all(b.tokens_N.tolist()[:2] == [5, 6] for b in batches)
 
 
 def test_the_order_of_the_samples_does_not_matter() -> None:
-    samples = [Sample(id=f"{n}{c}", tokens=tuple(range(n)), target_start=1) for n in (4, 2, 4, 3) for c in "ab"]
+    samples = [Sample(id=f"{n}{c}", tokens=(ord(c) % n, *range(n)), target_start=1) for n in (4, 2, 4, 3) for c in "ab"]
     assert [b.ids for b in pack(samples, token_budget=9)] == [b.ids for b in pack(samples[::-1], token_budget=9)]
 
 
