@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verb(name, function, text)
         sub.add_argument("config", type=Path)
         sub.add_argument("overrides", nargs="*", metavar="key=value")
+        if function is _train:
+            note = "take the stages before the last one from here, or make them here for other runs to take"
+            sub.add_argument("--cache", type=Path, metavar="FOLDER", help=note)
     sub = verb("evaluate", _evaluate, "measure held-out accuracy of a config's model, or of a run's last checkpoint")
     sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
@@ -89,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
     sub.add_argument("run", type=Path)
     sub.add_argument("sample_id")
+    sub = verb("sweep", _sweep, "run an ablation: arms by seeds, in parallel, to a verdict; continues where it stopped")
+    sub.add_argument("file", type=Path, metavar="FILE")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
+    sub.add_argument("--no-cache", action="store_true", help="run every stage of every run, share none")
+    sub.add_argument("--plan", action="store_true", help="check every arm and say what would run")
+    sub.add_argument("--share", metavar="I/N", help="run only the I-th of N shares of the runs, for array jobs")
+    sub.add_argument("--collect", action="store_true", help="run nothing, write the result of what has run")
+    sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
@@ -97,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 def _train(arguments: argparse.Namespace) -> None:
     from rlhf.loops import pipeline, settings
 
-    pipeline.train(settings.read(arguments.config, arguments.overrides))
+    pipeline.train(settings.read(arguments.config, arguments.overrides), cache=arguments.cache)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
@@ -136,6 +149,25 @@ def _replay(arguments: argparse.Namespace) -> None:
     from rlhf.loops import replay
 
     replay.show(arguments.run, arguments.sample_id)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    from rlhf.sweeps import spec, sweep
+
+    found = spec.read(arguments.file, arguments.overrides)
+    if arguments.plan:
+        sweep.show_plan(found)
+    elif arguments.collect:
+        sweep.collect(found)
+    else:
+        share = sweep.Share.parse(arguments.share) if arguments.share else None
+        sweep.execute(found, cached=not arguments.no_cache, share=share)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from rlhf.sweeps import sweep
+
+    sweep.compare_runs(arguments.runs, out=arguments.out)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """One run, one folder: who may write it, what lies where, and how its logs stay equal across restarts.
 
-Append-only logs (`metrics.jsonl`, `samples.jsonl`, `data/*.jsonl`) are cut back to the length that the last checkpoint
-recorded, so that a continued run appends what an uninterrupted one would have written. A lock makes a second writer
-fail instead of mixing two runs. A folder belongs to the config that it was started with as soon as it holds anything
-that training wrote; a start that failed before that leaves nothing worth keeping, and another config may take over.
+Append-only logs (`metrics.jsonl`, `samples.jsonl`, `evaluations.jsonl`, `data/*.jsonl`) are cut back to the length
+that the last checkpoint recorded, so that a continued run appends what an uninterrupted one would have written. A lock
+makes a second writer fail, or wait, instead of mixing two runs. A folder belongs to the config that it was started with
+as soon as it holds anything that training wrote; a start that failed before that leaves nothing worth keeping, and
+another config may take over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -34,6 +35,7 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples.jsonl"
+        self.evaluations = path / "evaluations.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.tensorboard = path / "tb"
@@ -55,11 +57,12 @@ class RunFolder:
             raise RunFolderError(str(path), "is not a run folder: it lacks config.yaml or environment.json", fix=fix)
         return folder
 
-    def open(self, config_yaml: str) -> bool:
+    def open(self, config_yaml: str, *, busy: Callable[[], None] | None = None) -> bool:
         """Take the folder for one process. Returns True when it holds this run already, False when it is new.
 
         Args:
             config_yaml: the resolved config; an existing folder must hold the same.
+            busy: called when another process writes here, which is then waited for; None refuses instead.
 
         Raises:
             RunFolderError: another process writes here, the folder belongs to a run with another config or to something
@@ -68,7 +71,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(self._lock, busy)
         except BlockingIOError as error:
             self.close()
             raise RunFolderError(str(self.path), "another process is writing this run", fix="wait for it") from error
@@ -106,6 +109,15 @@ class RunFolder:
             if have > (size := offsets.get(name, 0)):
                 os.truncate(self.path / name, size)
 
+    def _take(self, lock: IO[str], busy: Callable[[], None] | None) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if busy is None:
+                raise
+            busy()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+
     def _is_own(self, config_yaml: str) -> bool:
         present = {p.name for p in self.path.iterdir() if not p.name.startswith(".")}
         if not self.config.exists():
@@ -127,7 +139,8 @@ class RunFolder:
 
     def _logs(self) -> list[Path]:
         """Every append-only file there is."""
-        return [p for p in (self.metrics, self.samples, *sorted(self.data.glob("*.jsonl"))) if p.exists()]
+        logs = (self.metrics, self.samples, self.evaluations, *sorted(self.data.glob("*.jsonl")))
+        return [path for path in logs if path.exists()]
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from rewards import rubric
 from rlhf.core.component import Component
 from rlhf.core.metrics import Mean, Metric, Sum, mean_of, spread
-from rlhf.core.types import Group, StopReason
+from rlhf.core.types import Group, StopReason, Verdict
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
@@ -110,6 +110,9 @@ def _metrics(groups: Sequence[Group], dropped: Counter[str]) -> dict[str, Metric
         **{f"batch/dropped_{reason}": Sum(count) for reason, count in sorted(dropped.items()) if count},
         **{f"verdict/{verdict}": Sum(count) for verdict, count in rubric.verdict_counts(groups).items()},
     }
+    for verdict in (Verdict.CORRECT, Verdict.WRONG):
+        found = [length for length, reward in zip(lengths, rewards, strict=True) if reward.verdict == verdict]
+        out |= {f"response_length/{verdict}/mean": mean_of(found)} if found else {}
     for name in rewards[0].breakdown if rewards else ():
         parts = [value for r in rewards if (value := r.breakdown.get(name)) is not None]
         out |= {f"reward/{name}/mean": mean_of(parts)} if parts else {}

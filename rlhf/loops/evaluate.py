@@ -3,11 +3,13 @@
 Accuracy counts samples whose verdict is correct, whatever the reward is shaped into. Every number comes with a 95 %
 interval from a bootstrap over prompts (samples of one prompt are not independent). The same prompts and seeds are used
 at every step, so that differences between steps are not differences between draws. Ungradable samples are left out
-and counted; what no prompt is left to measure is None, not 0.
+and counted; what no prompt is left to measure is None, not 0. What each prompt scored is kept too, so that two runs can
+be compared prompt by prompt.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +21,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineHandle, Tools
 from rlhf.core.sampling import Sampling
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Group, Prompt, StopReason, Verdict
+from rlhf.core.types import Group, Json, Prompt, StopReason, Verdict
 from rlhf.loops.rollouts import sample_groups
 from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
 
@@ -62,6 +64,8 @@ class Result:
     ungradable: int
     groups: tuple[Group, ...]
     """What was sampled, scored; for `rlhf evaluate` and the report."""
+    per_prompt: tuple[Mapping[str, Json], ...]
+    """One record per prompt, under the names of `metrics`; null where nothing could be graded."""
 
     def metrics(self) -> dict[str, float]:
         """Flat names in verl's style: `val-core/<task>/sampled_accuracy/mean`."""
@@ -97,20 +101,28 @@ class Evaluator:
         """Measure the engine's current weights."""
         sampling = replace(self.sampling, temperature=self.cfg.temperature, top_p=self.cfg.top_p, top_k=0)
         groups = await self._groups(engine, tools, sampling, count=self.cfg.samples)
-        greedy = None
+        alone: list[Group] = []
         if self.cfg.greedy:
             alone = await self._groups(engine, tools, replace(sampling, temperature=0.0), count=1)
-            greedy = self._interval([_accuracy(g) for g in alone], "greedy")
+        values: dict[str, list[float | None]] = {"sampled_accuracy": [_accuracy(g) for g in groups]}
+        values |= {f"pass@{k}": [_pass_at(g, k) for g in groups] for k in self.cfg.k}
+        values |= {"greedy_accuracy": [_accuracy(g) for g in alone]} if alone else {}
+        values["response_length"] = [sum(len(t.tokens) for t in g.trajectories) / len(g.trajectories) for g in groups]
         trajectories = [t for g in groups for t in g.trajectories]
         return Result(
             task=self.task,
-            sampled=self._interval([_accuracy(g) for g in groups], "sampled"),
-            greedy=greedy,
-            pass_at={k: self._interval([_pass_at(g, k) for g in groups], f"pass@{k}") for k in self.cfg.k},
+            sampled=self._interval(values["sampled_accuracy"], "sampled"),
+            greedy=self._interval(values["greedy_accuracy"], "greedy") if alone else None,
+            pass_at={k: self._interval(values[f"pass@{k}"], f"pass@{k}") for k in self.cfg.k},
             mean_length=sum(len(t.tokens) for t in trajectories) / len(trajectories),
             truncated_share=sum(t.stop == StopReason.LENGTH for t in trajectories) / len(trajectories),
             ungradable=sum(r.value is None for g in groups for r in g.rewards),
             groups=tuple(groups),
+            per_prompt=tuple(
+                {"task": self.task, "prompt_id": g.prompt.id, "content": content_key(g.prompt)}
+                | {name: column[i] for name, column in values.items()}
+                for i, g in enumerate(groups)
+            ),
         )
 
     async def _groups(self, engine: EngineHandle, tools: Tools, sampling: Sampling, *, count: int) -> list[Group]:
@@ -126,6 +138,12 @@ class Evaluator:
         if not gradable:
             return None
         return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
+
+
+def content_key(prompt: Prompt) -> str:
+    """The same for the same question and gold in any run, whatever the prompt is called there."""
+    text = "\0".join([*(m.role + m.content for m in prompt.messages), prompt.gold])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _accuracy(group: Group) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,7 +20,7 @@ from rlhf.core.config import flatten
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
-from rlhf.loops import setup, summary
+from rlhf.loops import setup, summary, warm
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
@@ -41,30 +42,59 @@ class Standing:
     offsets: Mapping[str, int]
 
 
-def train(experiment: Experiment) -> Path:
+def train(experiment: Experiment, *, cache: Path | None = None) -> Path:
     """Run or continue all stages. Returns the run folder.
+
+    Args:
+        cache: folder of stages that several runs begin with: what is there is taken from it, what is not is put there.
 
     Raises:
         UserError: see the errors of config, data, run folder and checkpoints.
     """
-    settings = experiment.settings
-    threads = host.prepare(settings.threads)
-    folder = RunFolder(settings.run.path)
+    folder = RunFolder(experiment.settings.run.path)
     folder.open(experiment.to_yaml())
     try:
         if folder.summary.exists():
             report = folder.report if folder.report.exists() else summary.report(folder)
             print(f"{folder.path} is complete: nothing to do. Report: {report}")
             print("To train on, choose another run.name, with model.path set to its last checkpoint.")
-            return folder.path
-        _write_start(folder, experiment, threads)
-        shared = setup.parts(settings, folder.model)
-        now = standing(folder, shared.model_folder)
-        folder.cut(now.offsets)
-        with shared.pool:
-            setup.check(experiment, shared)
-            asyncio.run(_run(experiment, shared, folder, now))
+        else:
+            _train(experiment, folder, cache)
         return folder.path
+    finally:
+        folder.close()
+
+
+def _train(experiment: Experiment, folder: RunFolder, cache: Path | None) -> None:
+    """Run or continue in a folder that is ours."""
+    settings = experiment.settings
+    threads = host.prepare(settings.threads)
+    environment = summary.environment(experiment, threads)
+    part = warm.first_part(experiment, environment, cache) if cache is not None else None
+    environment["warm_start"] = str(part.settings.run.path) if part is not None else None
+    _write_start(folder, experiment, environment)
+    if part is not None and cache is not None and not checkpoint.steps(folder.checkpoints):
+        warm.adopt(_made(part, cache), folder)
+    shared = setup.parts(settings, folder.model)
+    now = standing(folder, shared.model_folder)
+    folder.cut(now.offsets)
+    with shared.pool:
+        setup.check(experiment, shared)
+        asyncio.run(_run(experiment, shared, folder, now))
+
+
+def _made(part: Experiment, cache: Path) -> RunFolder:
+    """An entry of the cache, made now unless it is there; another process may be at it."""
+    folder = RunFolder(part.settings.run.path)
+    stages = ", ".join(part.settings.stages)
+    folder.open(part.to_yaml(), busy=lambda: print(f"{stages}: another run is making it in {folder.path}; waiting"))
+    try:
+        if folder.summary.exists():
+            print(f"{stages}: taken from {folder.path}")
+        else:
+            print(f"{stages}: made in {folder.path}, for every run that starts like this one")
+            _train(part, folder, cache)
+        return folder
     finally:
         folder.close()
 
@@ -177,7 +207,7 @@ async def run_stage(
         progress=progress,
         stop_before=stop_before,
     )
-    if not progress.step and len(experiment.stages) == 1 and stop_before is None:
+    if not progress.step and stop_before is None:
         await made.evaluate(keep=True)
         recorder.step(0, stage.name)
     await stage.module.run(stage.config, made)
@@ -190,13 +220,15 @@ def _stage_start(folder: RunFolder, progress: Progress, start: Path) -> Path:
     return folder.checkpoints / f"step_{begun}" if begun else start
 
 
-def _write_start(folder: RunFolder, experiment: Experiment, threads: int) -> None:
+def _write_start(folder: RunFolder, experiment: Experiment, now: Mapping[str, Any]) -> None:
     """What a run was started from. The config comes first: it makes the folder this run's own.
+
+    Args:
+        now: the environment of this process.
 
     Raises:
         RunFolderError: the run has begun, and its data are no longer those that it began with.
     """
-    now = summary.environment(experiment, threads)
     if not folder.metrics.exists():
         write_whole(folder.config, experiment.to_yaml())
         write_whole(folder.base_config, experiment.base_yaml())

@@ -57,13 +57,22 @@ class Lengths:
     solution_max: int
 
 
-def show(experiment: Experiment) -> None:
+def check(experiment: Experiment) -> None:
+    """The plan without its print-out.
+
+    Raises:
+        UserError: the config cannot run; the same error that `rlhf train` would end with.
+    """
+    show(experiment, Console(quiet=True))
+
+
+def show(experiment: Experiment, console: Console | None = None) -> None:
     """Print the plan.
 
     Raises:
         UserError: the config cannot run; the same error that `rlhf train` would end with.
     """
-    console = Console()
+    console = console or Console()
     console.print(experiment.to_yaml(), highlight=False, markup=False)
     settings = experiment.settings
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,9 @@
 """Where a loop's numbers go, and how long its phases take.
 
 The loops call one line each: `with recorder.phase("gen")`, `recorder.step(...)`. One JSON object per step goes to
-`metrics.jsonl`, the same values to every sink; one record per trajectory to `samples.jsonl`. All keys under `timing_s/`
-and `perf/` depend on the machine; every other key is a function of config and seed.
+`metrics.jsonl`, the same values to every sink; one record per trajectory to `samples.jsonl`, one per held-out prompt of
+an evaluation to `evaluations.jsonl`. All keys under `timing_s/` and `perf/` depend on the machine; every other key is a
+function of config and seed.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class Recorder:
         append_lines(self._folder.samples, rows)
         if self._on_samples is not None and rows:
             self._on_samples(step, rows)
+
+    def evaluation(self, rows: Sequence[Mapping[str, Json]]) -> None:
+        """Append what each prompt of an evaluation scored to `evaluations.jsonl`."""
+        append_lines(self._folder.evaluations, rows)
 
     def step(self, step: int, stage: str) -> dict[str, float]:
         """Write the row of a step and start the next one. Returns the row's values."""

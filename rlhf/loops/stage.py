@@ -165,6 +165,8 @@ class Stage:
         with self.phase("eval"):
             result = await self.evaluator.run(self.engine, self.tools)
         self.recorder.add(result.metrics())
+        where = {"step": self.progress.step, "stage": self.name}
+        self.recorder.evaluation([{**where, **row} for row in result.per_prompt])
         if keep:
             measured = asdict(result.sampled) if result.sampled is not None else {"mean": None, "n": 0}
             self.progress.accuracy.append({"stage": self.name, "step": self.progress.step, **measured})

@@ -12,7 +12,7 @@ import io
 import itertools
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from rlhf.report.comparison import Band
 from rlhf.report.record import Evaluation, Run, Series, Span, read_run
 
 POINTS, BINS, EVALUATIONS = 320, 110, 80
@@ -162,6 +163,25 @@ def stacked_chart(run: Run, *, title: str, caption: str, keys: Sequence[tuple[st
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.margins(y=0)
         legend = tuple(entry for _, entry in present)
+        return Chart(title=title, caption=caption, legend=legend, svg=_svg(figure, title))
+
+
+def band_chart(bands: Mapping[str, Band], *, title: str, caption: str) -> Chart | None:
+    """Learning curves of several arms: the mean over seeds, and the range of the seeds behind it."""
+    shown = dict(itertools.islice(((name, band) for name, band in bands.items() if band.steps), len(SERIES)))
+    if not shown:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 2.35))
+        axes = figure.add_axes((0.092, 0.115, 0.898, 0.79))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(NUMBER)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        for colour, band in zip(SERIES, shown.values(), strict=False):
+            mark = "o" if len(band.steps) <= FEW else ""
+            axes.fill_between(band.steps, band.low, band.high, color=PALETTE[colour][0], alpha=0.18, linewidth=0)
+            axes.plot(band.steps, band.mean, color=PALETTE[colour][0], linewidth=1.6, marker=mark, markersize=2.2)
+        legend = tuple(Key(label=name, colour=c) for c, name in zip(SERIES, shown, strict=False))
         return Chart(title=title, caption=caption, legend=legend, svg=_svg(figure, title))
 
 

@@ -10,7 +10,7 @@ from rlhf.core import config
 from rlhf.loops import settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "ablations")
 LOADED = {path: config.load(path) for path in FILES}
 RECIPES = [path for path, loaded in LOADED.items() if "stages" in loaded.tree]
 MAX_LINES = 40

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     ("rlhf.cli",),
+    ("rlhf.sweeps",),
     ("rlhf.loops",),
     ("rlhf.report", "rlhf.runtime"),
     ("rlhf.learner", "rlhf.sync"),
