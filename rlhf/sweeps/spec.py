@@ -16,6 +16,7 @@ first arm is the baseline unless `baseline` names another.
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,12 @@ class Spec:
     baseline: str
     metrics: Mapping[str, Metric]
     expect: Sequence[Expectation]
+    overrides: Sequence[str]
+
+    @property
+    def command(self) -> str:
+        """What runs this sweep."""
+        return shlex.join(["rlhf", "sweep", str(self.path), *self.overrides])
 
     @property
     def folder(self) -> Path:
@@ -169,6 +176,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
         baseline=baseline,
         metrics=metrics,
         expect=expect,
+        overrides=tuple(overrides),
     )
 
 

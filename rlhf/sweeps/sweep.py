@@ -7,7 +7,6 @@ An array job runs shares of it (`share`) and collects once at the end.
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -93,7 +92,7 @@ def collect(spec: Spec, planned: Sequence[Run] | None = None) -> Path:
         title=spec.cfg.title,
         source=spec.cfg.source,
         notes=spec.cfg.notes,
-        command=f"rlhf sweep {shlex.quote(str(spec.path))}",
+        command=spec.command,
         baseline=spec.baseline,
         home=spec.folder,
     )
