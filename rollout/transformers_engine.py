@@ -2,7 +2,8 @@
 
 A prompt is prefilled once for its whole group; finished samples are retired from the batch instead of being decoded
 on; a request's tokens depend on weights, prompt and its own seed, never on its neighbours. Log-probs are float32 and
-those of the distribution that was sampled from (`rlhf.core.sampling.transform`).
+those of the distribution that was sampled from (`rlhf.core.sampling.transform`). With `mantissa_bits` it samples from
+a model of lower precision than the trainer's, so that the mismatch of quantised samplers can be studied anywhere.
 
 Invariants: the batch is left-padded, so that all rows write the same cache column; `Rows` and the cache hold the same
 rows in the same order. Models with recurrent layers have no such cache and are refused.
@@ -25,22 +26,31 @@ from rlhf.core.types import Completion, Request, StopReason
 from rollout import decode_attention
 from rollout.decoding import Ended, Rows
 from rollout.kv_cache import InPlaceCache
+from rollout.rounding import round_mantissa, stored_bits
+
+_FLOAT32_BITS = 23
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """How the embedded engine batches."""
+    """How the embedded engine batches, and how precise its weights are."""
 
     max_batch: int = 512
     """Samples decoded together, at most; the others wait for the next round."""
     retire_share: float = 0.125
     """Finished samples leave the batch once they make up this share of it; retiring copies the cache of the rest."""
+    mantissa_bits: int | None = None
+    """Round the sampler's weights, but not the trainer's, to this many stored mantissa bits, to the nearest, ties to
+    even: 7 is bfloat16, 3 like fp8 e4m3 without its limits of range. Evaluation sees them too. null leaves them."""
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
             raise ConfigError("max_batch", f"{self.max_batch} leaves no room", fix="use 1 or more")
         if not 0 < self.retire_share <= 1:
             raise ConfigError("retire_share", f"{self.retire_share} is not in (0, 1]", fix="use 0.125")
+        if self.mantissa_bits is not None and not 1 <= self.mantissa_bits <= _FLOAT32_BITS:
+            problem = f"{self.mantissa_bits} is not in 1 to {_FLOAT32_BITS}"
+            raise ConfigError("mantissa_bits", problem, fix="use 7 for bfloat16, 3 for fp8, or null for no rounding")
 
 
 def build(cfg: Config, spec: EngineSpec) -> TransformersEngine:
@@ -54,16 +64,22 @@ class TransformersEngine:
 
     Raises:
         DataError: a model with recurrent layers.
+        ConfigError: `mantissa_bits` beyond those of the model's type.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: Config) -> None:
         if model._is_stateful:
             fix = "use a model whose layers all have attention (Llama, Qwen, Mistral, Gemma, GPT-2, …)"
             raise DataError("model.path", f"{type(model).__name__} has recurrent layers", fix=fix)
+        if cfg.mantissa_bits is not None and cfg.mantissa_bits > (stored := stored_bits(model.dtype)):
+            problem = f"{cfg.mantissa_bits} are more than the {stored} of {model.dtype} weights"
+            raise ConfigError("engine.mantissa_bits", problem, fix=f"use {stored} or less, or model.dtype=float32")
         self._model = model.eval().requires_grad_(False)
         decode_attention.use(model)
         self._tokenizer = tokenizer
         self._cfg = cfg
+        if cfg.mantissa_bits is not None:
+            self._copy(model.named_parameters())
         self._version = 0
         self._paused = False
         self._eos = torch.tensor(sorted(_eos_ids(model, tokenizer)), device=model.device)
@@ -80,15 +96,12 @@ class TransformersEngine:
         return self._version
 
     def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Copy new weights in place.
+        """Copy new weights in place, rounded to `mantissa_bits`.
 
         Raises:
             KeyError: a name that the model does not have.
         """
-        own = dict(self._model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in tensors:
-                own[name].copy_(tensor)
+        self._copy(tensors)
         self._version = version
 
     def pause(self) -> None:
@@ -114,6 +127,13 @@ class TransformersEngine:
                 done[request.id] = self._completion(request, ended, sampling)
         aborted = Ended(0, [], [], StopReason.ABORTED)
         return [done.get(r.id) or self._completion(r, aborted, sampling) for r in requests]
+
+    @torch.no_grad()
+    def _copy(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        own = dict(self._model.named_parameters())
+        bits = self._cfg.mantissa_bits
+        for name, tensor in tensors:
+            own[name].copy_(tensor if bits is None else round_mantissa(tensor, bits=bits))
 
     def _rounds(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
         """Rounds of `max_batch` requests, samples of one prompt next to each other."""

@@ -346,7 +346,15 @@ def test_a_model_without_a_key_value_cache_is_refused() -> None:
         engine(tiny_model.model("mamba"))
 
 
-@pytest.mark.parametrize(("wrong", "field"), [({"max_batch": 0}, "max_batch"), ({"retire_share": 0}, "retire_share")])
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"max_batch": 0}, "max_batch"),
+        ({"retire_share": 0}, "retire_share"),
+        ({"mantissa_bits": 0}, "mantissa_bits"),
+        ({"mantissa_bits": 24}, "mantissa_bits"),
+    ],
+)
 def test_impossible_settings_name_their_field(wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(**wrong)
