@@ -97,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
     sub.add_argument("--no-cache", action="store_true", help="run every stage of every run, share none")
     sub.add_argument("--plan", action="store_true", help="check every arm and say what would run")
+    sub.add_argument(
+        "--prepare", action="store_true", help="write the configs of the arms; print how many runs, and the folder"
+    )
     sub.add_argument("--share", metavar="I/N", help="run only the I-th of N shares of the runs, for array jobs")
     sub.add_argument("--collect", action="store_true", help="run nothing, write the result of what has run")
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
@@ -152,11 +155,13 @@ def _replay(arguments: argparse.Namespace) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from rlhf.sweeps import spec, sweep
+    from rlhf.sweeps import runs, spec, sweep
 
     found = spec.read(arguments.file, arguments.overrides)
     if arguments.plan:
         sweep.show_plan(found)
+    elif arguments.prepare:
+        print(len(runs.lay_out(found)), found.folder)
     elif arguments.collect:
         sweep.collect(found)
     else:

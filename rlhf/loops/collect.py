@@ -113,7 +113,7 @@ def _metrics(groups: Sequence[Group], dropped: Counter[str]) -> dict[str, Metric
     for verdict in (Verdict.CORRECT, Verdict.WRONG):
         found = [length for length, reward in zip(lengths, rewards, strict=True) if reward.verdict == verdict]
         out |= {f"response_length/{verdict}/mean": mean_of(found)} if found else {}
-    for name in rewards[0].breakdown if rewards else ():
+    for name in dict.fromkeys(name for reward in rewards for name in reward.breakdown):
         parts = [value for r in rewards if (value := r.breakdown.get(name)) is not None]
         out |= {f"reward/{name}/mean": mean_of(parts)} if parts else {}
     return out

@@ -207,7 +207,7 @@ async def run_stage(
         progress=progress,
         stop_before=stop_before,
     )
-    if not progress.step and stop_before is None:
+    if not progress.step and experiment.evaluates_start and stop_before is None:
         await made.evaluate(keep=True)
         recorder.step(0, stage.name)
     await stage.module.run(stage.config, made)

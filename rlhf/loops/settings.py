@@ -84,6 +84,9 @@ class Experiment:
     settings: Settings
     stages: tuple[StageSettings, ...]
     loaded: config.Loaded
+    evaluates_start: bool
+    """Held-out accuracy is also measured before the first stage: a run of one stage has no other stage's end to be
+    compared with."""
 
     def to_yaml(self) -> str:
         """The resolved config, every default filled in."""
@@ -125,7 +128,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     settings = _with_task_rewards(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
-    return Experiment(settings, stages, loaded)
+    return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
 
 
 def _check_blocks(tree: Mapping[str, Any], blocks: Mapping[str, Any]) -> None:

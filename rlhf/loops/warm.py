@@ -48,6 +48,7 @@ def first_part(experiment: Experiment, environment: Mapping[str, Any], cache: Pa
     stages = experiment.stages[:-1]
     settings = replace(experiment.settings, stages=[stage.name for stage in stages])
     part = replace(experiment, settings=settings, stages=stages)
+    assert not part.evaluates_start, "what several stages begin with is measured at their ends only"
     name = f"{stages[-1].name}-{key(part, environment)}"
     run = replace(settings.run, folder=str(cache), name=name)
     return replace(part, settings=replace(settings, run=run))

@@ -112,4 +112,7 @@ def _run(spec: Spec, arm: str, seed: int, path: Path, places: dict[str, Path]) -
 
 
 def _write(path: Path, tree: config.Tree) -> None:
-    write_whole(path, config.to_yaml(tree))
+    text = config.to_yaml(tree)
+    # Tasks of an array job come here at the same time; what is there already is not touched.
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text)

@@ -109,9 +109,9 @@ class Config:
             raise ConfigError("arms", "and `grid` exclude each other, and one is needed", fix="name at least two arms")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("seeds", f"{self.seeds} is empty or repeats one", fix="use seeds: [0, 1, 2]")
-        for name in ("threads", "parallel", "minutes"):
-            if vars(self)[name] < 0 or (name == "threads" and self.threads < 1):
-                raise ConfigError(name, f"{vars(self)[name]} is too small", fix="see docs/ablations.md")
+        for name, least in (("threads", 1), ("parallel", 0), ("minutes", 0)):
+            if vars(self)[name] < least:
+                raise ConfigError(name, f"{vars(self)[name]} is too small", fix=f"use {least} or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

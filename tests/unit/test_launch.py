@@ -224,8 +224,71 @@ def test_a_failing_check_fails_the_whole_but_hides_nothing(sandbox: Sandbox, bro
     assert ("FAILED before the tests" in done.stdout) == (broken != "pytest")
 
 
+FAKE_SBATCH = r"""#!/bin/bash
+printf '%s\n' "$@" -- >>"$FAKE/submitted"
+echo "$((40 + $(grep -cx -- -- "$FAKE/submitted")));cluster"
+"""
+FAKE_RLHF = r"""#!/bin/bash
+printf '%s\n' "$@" -- >>"$FAKE/rlhf"
+[ ! -e "$FAKE/rlhf_fails" ] || { echo "error: arms.two: no" >&2; exit 2; }
+echo "a line before"
+echo "6 $FAKE/my sweeps/fight"
+"""
+
+
+def slurm(sandbox: Sandbox) -> None:
+    """A cluster's sbatch, and an `rlhf` that says how many runs there are."""
+    assert sandbox.run("launch/local.sh").returncode == 0
+    for path, text in ((sandbox.path / "sbatch", FAKE_SBATCH), (sandbox.venv / "bin" / "rlhf", FAKE_RLHF)):
+        path.write_text(text)
+        path.chmod(0o755)
+    for tool in ("basename", "tail"):
+        (sandbox.path / tool).symlink_to(str(shutil.which(tool)))
+
+
+def test_a_sweep_is_an_array_of_its_runs_and_a_job_that_collects(sandbox: Sandbox) -> None:
+    slurm(sandbox)
+    done = sandbox.run("launch/slurm.sh", "--sweep", "my fight.yaml", "seeds=[0,1]", "--", "--time=5", "--gpus=1")
+    assert done.returncode == 0, done.stderr
+    folder, rlhf = f"{sandbox.fake}/my sweeps/fight", f"{sandbox.venv}/bin/rlhf"
+    assert done.stdout == f"submitted: array 41 of 6 runs, then job 42 writes {folder}/report.html\n"
+    assert Path(folder, "slurm").is_dir()
+    asked = (sandbox.fake / "rlhf").read_text().splitlines()
+    assert asked == ["sweep", "my fight.yaml", "seeds=[0,1]", "--prepare", "--"]
+    array, collect, _ = (part.splitlines() for part in (sandbox.fake / "submitted").read_text().split("\n--\n"))
+    assert {"--array=0-5", "--time=5", "--gpus=1", "--requeue", f"--output={folder}/slurm/%a.log"} <= set(array)
+    assert "--dependency=afterany:41" in collect and "--time=5" not in collect
+    command = f"exec {rlhf.replace(' ', chr(92) + ' ')} sweep my\\ fight.yaml seeds=\\[0\\,1\\]  "
+    assert [words[-1] for words in (array, collect)] == [
+        command + '--share "$SLURM_ARRAY_TASK_ID/6"',
+        command + "--collect",
+    ]
+
+
+def test_a_sweep_that_cannot_run_is_not_submitted(sandbox: Sandbox) -> None:
+    slurm(sandbox)
+    (sandbox.fake / "rlhf_fails").touch()
+    done = sandbox.run("launch/slurm.sh", "--sweep", "fight.yaml")
+    assert done.returncode == 2 and "arms.two" in done.stderr and "nothing was submitted" in done.stderr
+    assert not (sandbox.fake / "submitted").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "--sweep FILE"),
+        (["config.yaml"], "--sweep FILE"),
+        (["--sweep"], "needs a file"),
+        (["--sweep", "x"], "no sbatch"),
+    ],
+)
+def test_a_submission_that_cannot_be_made_says_why(sandbox: Sandbox, given: list[str], message: str) -> None:
+    done = sandbox.run("launch/slurm.sh", *given)
+    assert done.returncode == 2 and message in done.stderr and sandbox.log() == []
+
+
 def test_the_scripts_parse_and_explain_themselves(sandbox: Sandbox) -> None:
-    for script in ("launch/local.sh", "launch/test.sh"):
+    for script in ("launch/local.sh", "launch/test.sh", "launch/slurm.sh"):
         done = sandbox.run(script, "--help")
         assert done.returncode == 0 and script in done.stdout
         assert sandbox.log() == []
