@@ -104,6 +104,7 @@ def write_report(run_folder: Path, *, token_text: Callable[[int], str] | None = 
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(metrics.stat().st_mtime)) if metrics.is_file() else None
     page = _template().render(
         run=run,
+        sweep=_sweep_of(run_folder),
         written=written,
         css=Markup(_asset("page.css")),
         js=Markup(_asset("page.js")),
@@ -126,6 +127,12 @@ def write_report(run_folder: Path, *, token_text: Callable[[int], str] | None = 
     draft.write_text(page, encoding="utf-8", errors="backslashreplace")
     os.replace(draft, out)
     return out
+
+
+def _sweep_of(run_folder: Path) -> str | None:
+    """Name of the sweep that a run belongs to, whose page lies two folders up; None for any other run."""
+    home = run_folder.resolve().parents[1]
+    return home.name if run_folder.resolve().parent.name == "runs" and (home / "arms").is_dir() else None
 
 
 def headline(run: Run) -> Headline | None:

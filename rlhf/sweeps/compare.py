@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,9 +67,14 @@ def compare(
     """Estimate and contrast everything that has finished.
 
     Raises:
-        DataError: a finished run never recorded one of the metrics.
+        DataError: runs have finished, and none recorded one of the metrics.
     """
     done = {id(entry): outcome.read(entry.folder) for entry in entries if entry.status == "done"}
+    for label, metric in metrics.items():
+        if done and not any(found.value(metric) for found in done.values()):
+            known = set[str]().union(*(found.keys() for found in done.values()))
+            problem = f"no run recorded '{metric.key}' in its last stage"
+            raise DataError(f"metrics.{label}.key", problem, fix=_nearest(metric.key, known))
     by_arm: dict[str, list[Entry]] = {}
     for entry in entries:
         by_arm.setdefault(entry.arm, []).append(entry)
@@ -157,7 +163,8 @@ def describe(metric: Metric) -> str:
 
 
 def _member(entry: Entry, found: Outcome | None, metrics: Mapping[str, Metric], home: Path) -> Member:
-    means = {} if found is None else {n: statistics.fmean(found.value(m).values()) for n, m in metrics.items()}
+    values = {} if found is None else {label: found.value(metric) for label, metric in metrics.items()}
+    means = {label: statistics.fmean(value.values()) for label, value in values.items() if value}
     return Member(
         seed=entry.seed,
         status=entry.status,
@@ -167,6 +174,12 @@ def _member(entry: Entry, found: Outcome | None, metrics: Mapping[str, Metric], 
         tokens=0 if found is None else found.tokens,
         seconds=0.0 if found is None else found.seconds,
     )
+
+
+def _nearest(key: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, sorted(known), n=3, cutoff=0.4)
+    perhaps = f"perhaps {' or '.join(near)}; " if near else ""
+    return f"{perhaps}a key is one of metrics.jsonl"
 
 
 def _relative(path: Path, home: Path) -> str:

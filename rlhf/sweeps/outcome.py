@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.core.errors import DataError, did_you_mean
+from rlhf.core.errors import DataError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.sweeps.spec import Metric
 
@@ -32,21 +32,19 @@ class Outcome:
     seconds: float
 
     def value(self, metric: Metric) -> dict[str, float]:
-        """A metric by prompt, or under `WHOLE`.
-
-        Raises:
-            DataError: the run never recorded it.
-        """
+        """A metric by prompt, or under `WHOLE`; empty when the last stage never recorded it."""
         by_prompt = self._by_prompt(metric) if metric.window == 1 and metric.reduce == "mean" else {}
         if by_prompt:
             return by_prompt
         stage = self.rows[-1]["stage"] if self.rows else None
         series = [row[metric.key] for row in self.rows if row["stage"] == stage and metric.key in row]
         if not series:
-            known = {key for row in self.rows for key in row if key not in ("step", "stage")}
-            problem = f"the run recorded no '{metric.key}' in its last stage"
-            raise DataError("metrics", problem, fix=did_you_mean(metric.key, known))
+            return {}
         return {WHOLE: _reduced(np.array(series, dtype=np.float64), metric)}
+
+    def keys(self) -> set[str]:
+        """Every metric that the run recorded."""
+        return {key for row in self.rows for key in row} - {"step", "stage"}
 
     def series(self, key: str) -> dict[int, float]:
         """Values by step."""

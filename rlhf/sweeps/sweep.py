@@ -22,6 +22,7 @@ from rlhf.report import sweep_page
 from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
 from rlhf.report.sweep_page import interval
+from rlhf.report.units import amount, duration
 from rlhf.sweeps import compare, runner, runs
 from rlhf.sweeps.compare import Entry, Frame
 from rlhf.sweeps.runs import Run, Status
@@ -147,16 +148,17 @@ def compare_runs(paths: Sequence[Path], *, out: Path | None) -> None:
 def show(found: Comparison) -> None:
     """Print the table of results and the verdicts."""
     console = Console()
-    table = Table("arm", *found.metrics, "tokens", "seconds", title=found.title, title_justify="left")
+    table = Table("metric", "arm", "mean [95 %]", f"less {found.baseline}", title=found.title, title_justify="left")
+    for label in found.metrics:
+        for arm in found.arms:
+            less = interval(arm.differences[label], signed=True) if arm.differences else ""
+            table.add_row(label if arm is found.arms[0] else "", arm.name, interval(arm.estimates[label]), less)
+        table.add_section()
     for arm in found.arms:
-        done = [member for member in arm.members if member.status == Status.DONE]
-        tokens, seconds = sum(m.tokens for m in done), sum(m.seconds for m in done)
-        cells = [interval(arm.estimates[label]) for label in found.metrics]
-        table.add_row(arm.name, *cells, f"{tokens:,}", f"{seconds:,.0f}")
-    for arm in found.arms:
-        if arm.differences:
-            cells = [interval(arm.differences[label], signed=True) for label in found.metrics]
-            table.add_row(f"{arm.name} less {found.baseline}", *cells, "", "")
+        tokens, seconds = sum(m.tokens for m in arm.members), sum(m.seconds for m in arm.members)
+        table.add_row(
+            "cost" if arm is found.arms[0] else "", arm.name, f"{amount(tokens)} tokens, {duration(seconds)}", ""
+        )
     console.print(table)
     for finding in found.findings:
         console.print(Text(finding.sentence, style=COLOURS[finding.verdict]))

@@ -75,7 +75,9 @@ def test_every_arm_runs_with_every_seed_to_a_verdict(swept: Path) -> None:
     page = (swept / "sweeps" / "fight" / "report.html").read_text()
     for member in found["arms"][0]["members"]:
         link = f"{member['folder']}/report.html"
-        assert link in page and (swept / "sweeps" / "fight" / link).is_file()
+        assert link in page
+        own = (swept / "sweeps" / "fight" / link).read_text()
+        assert '<a href="../../report.html">Sweep fight</a>' in own
 
 
 def test_stages_that_arms_share_run_once(swept: Path) -> None:

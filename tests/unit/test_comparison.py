@@ -99,12 +99,24 @@ def test_values_are_those_of_the_last_stage_and_the_last_evaluation(tmp_path: Pa
     assert found.series(ACCURACY.key) == {2: 0.1, 4: 0.5}
 
 
-def test_a_metric_that_was_never_recorded_names_the_nearest(tmp_path: Path) -> None:
-    found = outcome.read(run_folder(tmp_path / "run", seed=0, accuracy=(1.0, 0.0, 0.5), length=20.0))
-    with pytest.raises(DataError, match=r"no 'response_length/men'(.|\n)*did you mean 'response_length/mean'"):
-        found.value(Metric(key="response_length/men"))
-    with pytest.raises(DataError, match="no 'actor/loss' in its last stage"):
-        found.value(Metric(key="actor/loss"))
+def test_a_metric_that_no_run_recorded_names_the_nearest(tmp_path: Path) -> None:
+    entries = two_arms(tmp_path)
+    for key in ("response_length/men", "actor/loss"):
+        with pytest.raises(DataError, match=rf"metrics\.x\.key: no run recorded '{key}'") as caught:
+            compare.compare(entries, {"x": Metric(key=key)}, [], frame(tmp_path))
+    with pytest.raises(DataError, match="perhaps response_length/mean"):
+        compare.compare(entries, {"x": Metric(key="response_length/men")}, [], frame(tmp_path))
+    assert "metrics.jsonl" in str(caught.value)
+
+
+def test_a_metric_that_one_run_lacks_is_missing_there_alone(tmp_path: Path) -> None:
+    entries = two_arms(tmp_path)
+    path = entries[1].folder.metrics
+    path.write_text(path.read_text().replace("response_length/mean", "elsewhere"))
+    found = compare.compare(entries, {"length": LENGTH}, [], frame(tmp_path))
+    plain, better = (arm.estimates["length"] for arm in found.arms)
+    assert plain is not None and better is not None and (plain.seeds, better.seeds) == (2, 3)
+    assert "length" not in found.arms[0].members[1].values
 
 
 def test_arms_differences_and_verdicts(tmp_path: Path) -> None:
