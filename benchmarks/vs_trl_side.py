@@ -97,7 +97,7 @@ def trl(experiment: Experiment) -> list[Step]:
     stream = PromptStream(shared.task.train(), seed=chosen.seed, name=stage.name)
     prompts = stream.take(0, recipe.steps * recipe.prompts_per_step)
     rows = [{"prompt": as_text(prompt, shared.tokenizer), "gold": prompt.gold} for prompt in prompts]
-    evaluator = setup.evaluator(chosen, shared)
+    (evaluator,) = setup.evaluators(chosen, shared)
 
     async def accuracy(engine: EngineHandle) -> float:
         return (await evaluator.run(engine, shared.pool)).sampled.mean

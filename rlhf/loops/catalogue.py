@@ -28,7 +28,7 @@ def show_tasks() -> None:
     for name in component.names(SLOTS["task"]):
         module = component.resolve(SLOTS["task"], name, where="task.name")
         console.print(f"[bold]{name}[/bold]  {module.DESCRIPTION}")
-        console.print(f"  default rewards: {', '.join(module.REWARDS)}", highlight=False)
+        console.print(f"  default rewards: {', '.join(module.REWARDS) or 'those of its parts'}", highlight=False)
         console.print(_keys(module))
 
 

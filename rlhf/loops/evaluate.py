@@ -4,7 +4,7 @@ Accuracy counts samples whose verdict is correct, whatever the reward is shaped 
 interval from a bootstrap over prompts (samples of one prompt are not independent). The same prompts and seeds are used
 at every step, so that differences between steps are not differences between draws. Ungradable samples are left out
 and counted; what no prompt is left to measure is None, not 0. What each prompt scored is kept too, so that two runs can
-be compared prompt by prompt.
+be compared prompt by prompt. Each held-out task is measured by an `Evaluator` of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Config:
     """What is measured on held-out prompts; when is a matter of each stage."""
 
     prompts: int = 256
-    """Held-out prompts, at most."""
+    """Held-out prompts per task, at most."""
     samples: int = 4
     """Samples per prompt for sampled accuracy and pass@k."""
     k: list[int] = field(default_factory=lambda: [1, 4])
@@ -53,7 +53,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One evaluation."""
+    """One evaluation of one task."""
 
     task: str
     sampled: Interval | None
@@ -85,7 +85,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluator:
-    """Everything an evaluation needs besides an engine."""
+    """Everything an evaluation of one task needs besides an engine."""
 
     cfg: Config
     task: str
@@ -138,6 +138,14 @@ class Evaluator:
         if not gradable:
             return None
         return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
+
+
+def by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """Prompts by the name of their task, in the order of first appearance."""
+    out: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        out.setdefault(prompt.task, []).append(prompt)
+    return out
 
 
 def content_key(prompt: Prompt) -> str:

@@ -20,7 +20,7 @@ from rlhf.core.run_folder import append_lines
 from rlhf.core.types import Group, Json, Verdict
 from rlhf.learner import learner
 from rlhf.loops.collect import Collector
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
 SELECT = ("correct", "all")
@@ -32,6 +32,8 @@ class Config:
 
     steps: int = 32
     """Rollout batches; prompts are drawn in a seeded order and repeat only when the task has fewer."""
+    tasks: list[str] = field(default_factory=list[str])
+    """Draw prompts of these tasks only, for a task of several parts; empty draws from all."""
     prompts_per_step: int = 32
     """Prompts per rollout batch."""
     samples_per_prompt: int = 8
@@ -60,7 +62,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     sync = await stage.start(frozen, restore=False)
     collector = Collector(
         stage=stage,
-        prompts=PromptStream(stage.task.train(), seed=stage.seed, name=stage.name),
+        prompts=PromptStream(of_tasks(stage.task.train(), cfg.tasks), seed=stage.seed, name=stage.name),
         filters=cfg.filters,
         prompts_per_step=cfg.prompts_per_step,
         samples_per_prompt=cfg.samples_per_prompt,

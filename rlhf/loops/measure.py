@@ -12,15 +12,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rlhf.core.protocols import EngineHandle, Tools
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
-from rlhf.loops.evaluate import Result
+from rlhf.loops.evaluate import Evaluator, Result
 from rlhf.report.stats import Interval
 from rlhf.runtime import host
 
 
-def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Result:
-    """Measure held-out accuracy.
+def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> list[Result]:
+    """Measure held-out accuracy, of every task.
 
     Args:
         target: a config file (its model is measured), or a run folder (its newest checkpoint is).
@@ -37,15 +38,17 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> Res
         engine = setup.engine(experiment.settings, shared, now.weights)
         with shared.pool:
             setup.check_rewards(experiment.settings, shared)
-            result = asyncio.run(setup.evaluator(experiment.settings, shared).run(engine, shared.pool))
-    show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
+            results = asyncio.run(_measure(setup.evaluators(experiment.settings, shared), engine, shared.pool))
+    for result in results:
+        show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
-        write_whole(out, json.dumps({"step": now.progress.step, **result.metrics()}, indent=1))
-    return result
+        found = {name: value for result in results for name, value in result.metrics().items()}
+        write_whole(out, json.dumps({"step": now.progress.step, **found}, indent=1))
+    return results
 
 
 def show(result: Result, *, of: str) -> None:
-    """Print an evaluation as a table."""
+    """Print the evaluation of a task as a table."""
     table = Table("measure", "mean", "95 % interval", "prompts", title=f"{result.task}: {of}", title_justify="left")
     rows: dict[str, Interval | None] = {"sampled accuracy": result.sampled, "greedy accuracy": result.greedy}
     rows |= {f"pass@{k}": interval for k, interval in result.pass_at.items()}
@@ -70,3 +73,7 @@ def report(run: Path) -> Path:
         RunFolderError: the folder is not a run.
     """
     return summary.report(RunFolder.existing(run))
+
+
+async def _measure(evaluators: Sequence[Evaluator], engine: EngineHandle, tools: Tools) -> list[Result]:
+    return [await evaluator.run(engine, tools) for evaluator in evaluators]

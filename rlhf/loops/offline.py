@@ -23,7 +23,7 @@ from rlhf.data import sources
 from rlhf.data.packing import count, pack
 from rlhf.data.render import render_solution
 from rlhf.learner import learner
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
 TASK = "task"
@@ -40,6 +40,9 @@ class Config:
     data: str = TASK
     """`task` for the task's solutions, the name of an earlier generate stage, or a JSONL/Parquet path whose rows hold
     `messages` (or `prompt`) and `completion`."""
+    tasks: list[str] = field(default_factory=list[str])
+    """With `data: task`, learn from solutions of these tasks only, for a task of several parts; empty learns from all.
+    """
     loss: Component = slot("rlhf.losses", "ce")
     """What the learner minimises."""
     learner: learner.Config = field(default_factory=learner.Config)
@@ -50,6 +53,9 @@ class Config:
         for name in ("steps", "batch_size"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
+        if self.tasks and self.data != TASK:
+            problem = f"chooses among the task's solutions, but the stage learns from '{self.data}'"
+            raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")
 
 
 async def run(cfg: Config, stage: Stage) -> None:
@@ -75,13 +81,17 @@ async def run(cfg: Config, stage: Stage) -> None:
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
-def solved(task: Task) -> list[Prompt]:
+def solved(task: Task, tasks: Collection[str]) -> list[Prompt]:
     """The training prompts that have a worked solution.
+
+    Args:
+        task: of the run.
+        tasks: names of those to learn from; empty for all.
 
     Raises:
         DataError: there are none.
     """
-    found = [p for p in task.train() if p.solution is not None]
+    found = [p for p in of_tasks(task.train(), tasks) if p.solution is not None]
     if not found:
         fix = "use a dataset with solutions, or start with an online stage"
         raise DataError("task", "has no worked solutions to learn from", fix=fix)
@@ -104,7 +114,7 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
 
 def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
     if cfg.data == TASK:
-        return solved(stage.task)
+        return solved(stage.task, cfg.tasks)
     generated = stage.folder.data / f"{cfg.data}.jsonl"
     if generated.exists() and not generated.stat().st_size:
         fix = "start from a better model, draw more samples, or select: all"

@@ -20,7 +20,7 @@ from rlhf.core.types import Stream
 from rlhf.learner import learner
 from rlhf.loops import updates
 from rlhf.loops.collect import Collector
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
 
@@ -40,6 +40,8 @@ class Config:
 
     steps: int = 100
     """Rollout batches of the stage."""
+    tasks: list[str] = field(default_factory=list[str])
+    """Train on prompts of these tasks only, for a task of several parts; empty trains on all."""
     prompts_per_step: int = 32
     """Prompts per step, global."""
     samples_per_prompt: int = 8
@@ -83,7 +85,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
     stage.reference = stage.spawn_reference(frozen) if cfg.needs_reference else None
     sync = await stage.start(learner)
-    prompts = PromptStream(stage.task.train(), seed=stage.seed, name=stage.name)
+    prompts = PromptStream(of_tasks(stage.task.train(), cfg.tasks), seed=stage.seed, name=stage.name)
     collector = Collector(
         stage=stage,
         prompts=prompts,

@@ -25,6 +25,8 @@ from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
 from rlhf.report.console import make_console, print_result
+from rlhf.report.record import other_tasks
+from rlhf.report.stats import Change
 from rlhf.report.tensorboard import TensorBoard
 from rlhf.runtime import host
 from rlhf.sync.inproc import InProcessSync
@@ -116,9 +118,10 @@ def standing(folder: RunFolder, start: Path, *, before: int | None = None) -> St
 
 async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing) -> None:
     settings, progress = experiment.settings, now.progress
+    tasks = [evaluator.task for evaluator in setup.evaluators(settings, shared)]
     total = sum(s.config.steps for s in experiment.stages)
     with make_console(total, run=settings.run.name, done=progress.step) as console:
-        tb = TensorBoard(folder.tensorboard, tasks=[settings.task.name], purge_step=0)
+        tb = TensorBoard(folder.tensorboard, tasks=tasks, purge_step=0)
         tb.write_hparams(yaml.safe_load(experiment.to_yaml()))
         # A killed process takes along what it had not flushed, so the curves start anew from the log.
         for row in read_lines(folder.metrics):
@@ -133,7 +136,8 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
         await run_stages(experiment, shared, folder, now, recorder, announce=announce)
         recorder.close()
     result = summary.write(folder, progress)
-    print_result(result.base_accuracy, result.final_accuracy, report=summary.report(folder))
+    primary = Change(before=result.base_accuracy, after=result.final_accuracy)
+    print_result({tasks[0]: primary} | other_tasks(result.stages), report=summary.report(folder))
 
 
 async def run_stages(
@@ -201,7 +205,7 @@ async def run_stage(
         make_sync=InProcessSync,
         folder=folder,
         recorder=recorder,
-        evaluator=setup.evaluator(settings, shared),
+        evaluators=setup.evaluators(settings, shared),
         evaluate_every=stage.config.evaluate_every if stop_before is None else 0,
         checkpoints=settings.checkpoints,
         progress=progress,

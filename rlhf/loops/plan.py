@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, setup
+from rlhf.loops.evaluate import by_task
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.report.units import amount
 from rlhf.tasks import common
@@ -79,12 +80,13 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
         shared = setup.parts(settings, Path(scratch) / "model")
         shape = model_shape(shared.model_folder, trust_remote_code=settings.model.trust_remote_code)
         lengths = _lengths(shared.task.train()[:LOOKED_AT], shared)
-        train, held_out = len(shared.task.train()), len(shared.task.held_out())
+        train, held_out = by_task(shared.task.train()), by_task(shared.task.held_out())
         console.print(f"model: {amount(shape.parameters)} parameters on {shared.device}", highlight=False)
-        console.print(
-            f"data: {train} training and {held_out} held-out prompts of about {lengths.prompt_mean:.0f} tokens",
-            highlight=False,
-        )
+        counts = f"{_size(train)} training and {_size(held_out)} held-out prompts"
+        console.print(f"data: {counts} of about {lengths.prompt_mean:.0f} tokens", highlight=False)
+        for name, prompts in held_out.items() if len(held_out) > 1 else ():
+            counts = f"{len(train.get(name, ()))} training and {len(prompts)} held-out prompts"
+            console.print(f"  {name}: {counts}", highlight=False, markup=False)
         setup.check(experiment, shared)
         report = validate(experiment, shared)
         console.print(f"golds: {report.summary()}", highlight=False, markup=False)
@@ -156,6 +158,10 @@ def _show_stage(console: Console, stage: StageSettings, lengths: Lengths, experi
     if isinstance(stage.config, offline.Config):
         passes = math.ceil(stage.config.batch_size * lengths.solution_max / budget)
         console.print(f"  micro-batches: at most {passes} of {budget} tokens per update")
+
+
+def _size(tasks: Mapping[str, Sequence[Prompt]]) -> int:
+    return sum(map(len, tasks.values()))
 
 
 def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:

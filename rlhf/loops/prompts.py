@@ -1,4 +1,5 @@
-"""The endless stream of training prompts: a fixed shuffle per epoch, addressed by position.
+"""Which training prompts a stage draws, and when: an endless stream with a fixed shuffle per epoch, addressed by
+position.
 
 Position, not state, decides what comes next, so a checkpoint stores one number and a resumed run draws what it would
 have drawn.
@@ -7,11 +8,16 @@ have drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Prompt
+
+
+def of_tasks(prompts: Sequence[Prompt], tasks: Collection[str]) -> Sequence[Prompt]:
+    """The prompts of some tasks; all of them where none is named."""
+    return [prompt for prompt in prompts if prompt.task in tasks] if tasks else prompts
 
 
 class PromptStream:

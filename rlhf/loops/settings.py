@@ -21,6 +21,7 @@ from rlhf.core.sampling import Sampling
 from rlhf.loops import evaluate, offline
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
+from rlhf.tasks import mix
 
 LOOPS = ("online", "offline", "generate")
 """Loops that a stage can run; `evaluate` is part of each and a command of its own."""
@@ -165,6 +166,7 @@ def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:
 def _with_task_rewards(settings: Settings) -> Settings:
     if settings.rewards:
         return settings
-    defaults = {"rewards": settings.task.module.REWARDS}
-    tree = config.to_tree(settings) | defaults
+    task = settings.task
+    defaults = mix.default_rewards(task.config) if isinstance(task.config, mix.Config) else task.module.REWARDS
+    tree = config.to_tree(settings) | {"rewards": defaults}
     return config.build(Settings, tree)

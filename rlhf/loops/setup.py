@@ -18,18 +18,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rewards import rubric
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
-from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import EngineHandle, EngineSpec, LearnerHandle, Task
 from rlhf.core.types import Group, Prompt, StopReason, Trajectory
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.learner.learner import Learner
 from rlhf.loops import offline
-from rlhf.loops.evaluate import Evaluator
+from rlhf.loops.evaluate import Evaluator, by_task
+from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings
 from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.local import LocalEngine, LocalLearner
+from rlhf.tasks import mix
 
 _RENDERED = 64
 """Prompts whose length is counted in tokens before a run starts."""
@@ -91,18 +93,22 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
 
 
 def check(experiment: Experiment, shared: Parts) -> None:
-    """Find out now what a run would else trip over after hours: rewards, and samples that fit no micro-batch.
+    """Find out now what a run would else trip over after hours: tasks that are not there, rewards, and samples that
+    fit no micro-batch.
 
     Raises:
         UserError: naming the key and the fix.
     """
+    for stage in experiment.stages:
+        _check_tasks(stage, shared)
     check_rewards(experiment.settings, shared)
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
 
 
 def check_rewards(settings: Settings, shared: Parts) -> None:
-    """Grade a reference answer with each reward: it must be there and fit the task. What it says does not matter here.
+    """Grade a reference answer of each task with each reward: it must be there and fit. What it says does not matter
+    here.
 
     Raises:
         ConfigError: naming the reward and the fix.
@@ -173,17 +179,23 @@ def learner(
     return spawn
 
 
-def evaluator(settings: Settings, shared: Parts) -> Evaluator:
-    """Measures held-out accuracy."""
-    return Evaluator(
-        cfg=settings.evaluation,
-        task=settings.task.name.rsplit(".", 1)[-1],
-        prompts=shared.task.held_out(),
-        tokenizer=shared.tokenizer,
-        rewards=settings.rewards,
-        rubric=settings.rubric,
-        sampling=settings.sampling,
-        seed=settings.seed,
+def evaluators(settings: Settings, shared: Parts) -> tuple[Evaluator, ...]:
+    """Measure held-out accuracy, each of one task, the primary first."""
+    tasks = by_task(shared.task.held_out())
+    if len(tasks) == 1 and not isinstance(settings.task.config, mix.Config):
+        tasks = {settings.task.name.rsplit(".", 1)[-1]: prompts for prompts in tasks.values()}
+    return tuple(
+        Evaluator(
+            cfg=settings.evaluation,
+            task=name,
+            prompts=prompts,
+            tokenizer=shared.tokenizer,
+            rewards=settings.rewards,
+            rubric=settings.rubric,
+            sampling=settings.sampling,
+            seed=settings.seed,
+        )
+        for name, prompts in tasks.items()
     )
 
 
@@ -230,13 +242,21 @@ def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBa
     return longest
 
 
+def _check_tasks(stage: StageSettings, shared: Parts) -> None:
+    """Every task that a stage names has training prompts."""
+    known = by_task(shared.task.train())
+    for name in stage.config.tasks:
+        if name not in known:
+            raise ConfigError(f"{stage.name}.tasks", f"there is no task '{name}'", fix=did_you_mean(name, known))
+
+
 def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) -> None:
     """One whole sample must fit a micro-batch."""
     if stage.loop == "online":
-        longest = shared.longest_prompt + settings.sampling.max_tokens
+        longest = _longest_question(stage, shared) + settings.sampling.max_tokens
     elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK:
         longest, _ = _longest(
-            offline.solved(shared.task),
+            offline.solved(shared.task, stage.config.tasks),
             characters=_question_and_solution,
             tokens=lambda p: len(render_solution(shared.tokenizer, p).tokens),
         )
@@ -247,11 +267,19 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
         raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
 
 
+def _longest_question(stage: StageSettings, shared: Parts) -> int:
+    """Tokens of the longest prompt that a stage may draw."""
+    if not stage.config.tasks:
+        return shared.longest_prompt
+    prompts = of_tasks(shared.task.train(), stage.config.tasks)
+    return _longest(prompts, characters=_question, tokens=lambda p: len(render_prompt(shared.tokenizer, p)))[0]
+
+
 def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
-    prompt = shared.task.train()[0]
-    group = answered(prompt, settings.task.module.reference(prompt))
+    prompts = [found[0] for found in by_task(shared.task.train()).values()]
+    groups = [answered(prompt, settings.task.module.reference(prompt)) for prompt in prompts]
     try:
-        rubric.score_groups([group], {label: component}, settings.rubric, shared.pool)
+        rubric.score_groups(groups, {label: component}, settings.rubric, shared.pool)
     except ConfigError as error:
         raise ConfigError(f"rewards.{label}.{error.where}", error.problem, fix=error.fix) from error
 

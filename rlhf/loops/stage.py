@@ -22,7 +22,7 @@ from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
 from rlhf.learner import checkpoint, learner
-from rlhf.loops.evaluate import Evaluator
+from rlhf.loops.evaluate import Evaluator, Result
 from rlhf.loops.recorder import Recorder
 
 
@@ -57,7 +57,7 @@ class Progress:
     tokens: int = 0
     """Generated and trained tokens of the run."""
     accuracy: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """Evaluations at the ends of stages, oldest first."""
+    """Evaluations at the ends of stages, oldest first: of the primary task, and of any others under `others`."""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     stage_ends: list[int] = field(default_factory=list[int])
 
@@ -97,7 +97,8 @@ class Stage:
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder
-    evaluator: Evaluator
+    evaluators: Sequence[Evaluator]
+    """One per held-out task, the primary first."""
     evaluate_every: int
     """Steps between evaluations; 0 evaluates at the end of the stage only."""
     checkpoints: CheckpointConfig
@@ -163,13 +164,16 @@ class Stage:
     async def evaluate(self, *, keep: bool) -> None:
         """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
         with self.phase("eval"):
-            result = await self.evaluator.run(self.engine, self.tools)
-        self.recorder.add(result.metrics())
+            results = [await evaluator.run(self.engine, self.tools) for evaluator in self.evaluators]
         where = {"step": self.progress.step, "stage": self.name}
-        self.recorder.evaluation([{**where, **row} for row in result.per_prompt])
+        for result in results:
+            self.recorder.add(result.metrics())
+            self.recorder.evaluation([{**where, **row} for row in result.per_prompt])
         if keep:
-            measured = asdict(result.sampled) if result.sampled is not None else {"mean": None, "n": 0}
-            self.progress.accuracy.append({"stage": self.name, "step": self.progress.step, **measured})
+            primary, *others = results
+            entry = {"stage": self.name, "step": self.progress.step, **_measured(primary)}
+            more = {"others": {result.task: _measured(result) for result in others}} if others else {}
+            self.progress.accuracy.append(entry | more)
 
     def record_samples(self, groups: Sequence[Group], advantages: Mapping[str, float]) -> None:
         """Append scored trajectories to `samples.jsonl`; an advantage of null marks a sample left out of training."""
@@ -217,3 +221,7 @@ def sample_rows(
                 "tokens": t.tokens,
                 "logprobs": [round(x, 6) for x in t.logprobs],
             }
+
+
+def _measured(result: Result) -> dict[str, Any]:
+    return asdict(result.sampled) if result.sampled is not None else {"mean": None, "n": 0}

@@ -30,8 +30,8 @@ PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "omegaconf", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`summary.json`. Accuracies are of sampled held-out answers, before and after the last stage; None where no
-    answer could be graded."""
+    """`summary.json`. Accuracies are of sampled held-out answers of the primary task, before and after the last stage;
+    None where no answer could be graded. `stages` has those of the other tasks too."""
 
     base_accuracy: Interval | None
     final_accuracy: Interval | None

@@ -119,9 +119,13 @@ def _code(experiment: Experiment) -> Iterator[tuple[str, Path]]:
 
 
 def _components(fields: Mapping[str, Any]) -> Iterator[Component]:
+    """Every component that a config holds, and those that they hold."""
     for value in fields.values():
         held = value.values() if isinstance(value, Mapping) else (value,)
-        yield from (entry for entry in held if isinstance(entry, Component))
+        for entry in held:
+            if isinstance(entry, Component):
+                yield entry
+                yield from _components(vars(entry.config))
 
 
 def _function_file(component: Component) -> Iterator[Path]:

@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rlhf.report.stats import Interval
+from rlhf.report.stats import Change
 from rlhf.report.units import duration
 
 HEADER_EVERY = 40
@@ -100,20 +100,12 @@ def make_console(total_steps: int, *, run: str, done: int = 0, stream: TextIO | 
     return PlainConsole(total_steps, run=run, done=done, stream=out)
 
 
-def print_result(
-    base: Interval | None, final: Interval | None, *, report: Path | None, stream: TextIO | None = None
-) -> None:
-    """The last words of a run: both accuracies with their intervals, and where to read on."""
-    lines = ["", "held-out accuracy (95% interval over prompts)"]
-    for label, accuracy in (("before", base), ("after", final)):
-        if accuracy is None:
-            lines.append(f"  {label:<7} not evaluated")
-        else:
-            bounds = f"[{accuracy.low:6.1%}, {accuracy.high:6.1%}]"
-            lines.append(f"  {label:<7}{accuracy.mean:6.1%}  {bounds}  on {accuracy.n} prompts")
-    if base is not None and final is not None:
-        relation = "overlap" if base.overlaps(final) else "do not overlap"
-        lines.append(f"  change {100 * (final.mean - base.mean):+6.1f} points; the intervals {relation}")
+def print_result(changes: Mapping[str, Change], *, report: Path | None, stream: TextIO | None = None) -> None:
+    """The last words of a run: accuracies with their intervals, of each task, and where to read on."""
+    lines: list[str] = []
+    for task, change in changes.items():
+        of_task = f" of {task}" if len(changes) > 1 else ""
+        lines += ["", f"held-out accuracy{of_task} (95% interval over prompts)", *_change_lines(change)]
     if report is not None:
         lines.append(f"report: {report}")
     print("\n".join(lines), file=sys.stdout if stream is None else stream, flush=True)
@@ -125,6 +117,18 @@ def sparkline(values: deque[float]) -> str:
     if high <= low:
         return BARS[0] * len(values)
     return "".join(BARS[min(int((v - low) / (high - low) * len(BARS)), len(BARS) - 1)] for v in values)
+
+
+def _change_lines(change: Change) -> Iterator[str]:
+    for label, accuracy in (("before", change.before), ("after", change.after)):
+        if accuracy is None:
+            yield f"  {label:<7} not evaluated"
+        else:
+            bounds = f"[{accuracy.low:6.1%}, {accuracy.high:6.1%}]"
+            yield f"  {label:<7}{accuracy.mean:6.1%}  {bounds}  on {accuracy.n} prompts"
+    if change.before is not None and change.after is not None:
+        relation = "overlap" if change.before.overlaps(change.after) else "do not overlap"
+        yield f"  change {100 * (change.after.mean - change.before.mean):+6.1f} points; the intervals {relation}"
 
 
 @dataclass(slots=True)

@@ -134,7 +134,7 @@ def line_chart(
 
 def accuracy_chart(run: Run, *, title: str, caption: str) -> Chart | None:
     """Every evaluation with its 95% interval, one line per task and kind."""
-    evaluations = run.evaluations()[: len(SERIES)]
+    evaluations = _evaluations(run)
     if not evaluations:
         return None
     with matplotlib.rc_context(STYLE):
@@ -196,7 +196,7 @@ def write_curve(run_folder: Path, out_path: Path) -> Path:
             axes.set_title(title, loc="left", fontsize=10, color=PALETTE["ink"][0], pad=16)
             _draw_stages(axes, run.stages)
             axes.set_xlabel("step")
-        entries = _draw_accuracy(left, run.evaluations()[: len(SERIES)])
+        entries = _draw_accuracy(left, _evaluations(run))
         if len(entries) > 1:
             left.legend(frameon=False, fontsize=8)
         _draw_line(right, run, Line(key="critic/score/mean", label="score"), PALETTE["c0"][0])
@@ -272,6 +272,11 @@ def _draw_line(axes: Axes, run: Run, line: Line, colour: str) -> None:
         even = np.linspace(0, len(values) - 1, min(len(values), POINTS)).astype(int)
         axes.plot(steps[kept], values[kept], color=colour, linewidth=0.7, alpha=0.38)
         axes.plot(steps[even], smooth(values)[even], color=colour, linewidth=1.6)
+
+
+def _evaluations(run: Run) -> list[Evaluation]:
+    """As many as there are colours, sampled accuracy first, so that no task is missing as long as there is room."""
+    return sorted(run.evaluations(), key=lambda e: e.what != "sampled_accuracy")[: len(SERIES)]
 
 
 def _draw_accuracy(axes: Axes, evaluations: Sequence[Evaluation]) -> tuple[Key, ...]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from rlhf.core.types import Verdict
 from rlhf.report.record import Run
+from rlhf.report.stats import Change
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Finding:
 def findings(run: Run) -> list[Finding]:
     """All rules, the raised ones first."""
     found = [rule(run) for rule in RULES]
+    found += [_kept(task, change) for task, change in (run.summary.others if run.summary else {}).items()]
     return sorted(found, key=lambda finding: list(Level).index(finding.level))
 
 
@@ -87,7 +89,7 @@ def _gain(run: Run) -> Finding:
     base, final = (run.summary.base, run.summary.final) if run.summary else (None, None)
     if base is None or final is None:
         return Finding(rule=rule, level=Level.NO_DATA, figure="no summary yet", limit=limit, advice="")
-    figure = f"{100 * (final.mean - base.mean):+.1f} points"
+    figure = f"{100 * (final.mean - base.mean):+.1f} points" + (f" on {run.tasks[0]}" if len(run.tasks) > 1 else "")
     if base.overlaps(final):
         level = Level.WARN
         advice = "The change is within what the choice of held-out prompts explains; evaluate on more of them."
@@ -97,6 +99,17 @@ def _gain(run: Run) -> Finding:
     return Finding(rule=rule, level=level, figure=figure, limit=limit, advice=advice)
 
 
+def _kept(task: str, change: Change) -> Finding:
+    """Of a task beside the primary: what it may have lost."""
+    rule, limit = f"Held-out accuracy of {task}", "bad when lower and the intervals do not overlap"
+    if change.before is None or change.after is None:
+        return Finding(rule=rule, level=Level.NO_DATA, figure="not measured", limit=limit, advice="")
+    moved = change.after.mean - change.before.mean
+    level = Level.BAD if moved < 0 and not change.before.overlaps(change.after) else Level.OK
+    advice = "The last stage cost this task: hold the policy closer to the reference, or train on the task as well."
+    return Finding(rule=rule, level=level, figure=f"{100 * moved:+.1f} points", limit=limit, advice=advice)
+
+
 def _reward_without_accuracy(run: Run) -> Finding:
     rule, limit = "Reward rises while accuracy does not", "warn at reward +0.1 or more with accuracy +0 or less"
     rewards = run.last_stage_values("critic/score/mean")
@@ -104,7 +117,7 @@ def _reward_without_accuracy(run: Run) -> Finding:
     if len(rewards) < 8 or not points:
         return Finding(rule=rule, level=Level.NO_DATA, figure="too few values", limit=limit, advice="")
     reward = statistics.fmean(recent(rewards)) - statistics.fmean(early(rewards))
-    accuracy = statistics.fmean(p[-1].mean - p[0].mean for p in points)
+    accuracy = max(p[-1].mean - p[0].mean for p in points)  # a task that is not trained on may well fall
     level = Level.WARN if reward >= 0.1 and accuracy <= 0 else Level.OK
     advice = "The policy may be gaming a reward part; read the best-rewarded samples below."
     return Finding(

@@ -58,8 +58,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """Accuracy before and after, drawn on one scale. Without a summary: the first and the latest evaluation."""
+    """Accuracy before and after, drawn on one scale. Without a summary: the first and the latest evaluation.
 
+    `task` names the one that it is of where there are several: the primary.
+    """
+
+    task: str
     bars: tuple[Bar, ...]
     ticks: tuple[Tick, ...]
     remark: str
@@ -137,14 +141,15 @@ def _sweep_of(run_folder: Path) -> str | None:
 
 def headline(run: Run) -> Headline | None:
     """Base and final accuracy on one scale; None when nothing was evaluated."""
-    summary = run.summary
+    summary, task = run.summary, run.tasks[0] if len(run.tasks) > 1 else ""
     found: list[tuple[str, float, float, float, int | None]] = []
     if summary is not None:
         for label, accuracy in (("before", summary.base), ("after", summary.final)):
             if accuracy is not None:
                 found.append((label, accuracy.mean, accuracy.low, accuracy.high, accuracy.n))
     else:
-        points = next((e.points for e in run.evaluations() if e.what == "sampled_accuracy"), ())
+        own = [e.points for e in run.evaluations() if e.what == "sampled_accuracy" and task in ("", e.task)]
+        points = next(iter(own), ())
         found = [(f"step {p.step}", p.mean, p.low, p.high, None) for p in (*points[:1], *points[1:][-1:])]
     if not found:
         return None
@@ -159,7 +164,7 @@ def headline(run: Run) -> Headline | None:
         for label, mean, low, high, n in found
     )
     ticks = tuple(Tick(label=f"{100 * (start + i * step):.0f}%", at=100 * i / count) for i in range(count + 1))
-    return Headline(bars=bars, ticks=ticks, remark=_remark(found))
+    return Headline(task=task, bars=bars, ticks=ticks, remark=_remark(found))
 
 
 def config_changes(base: Mapping[str, Any], own: Mapping[str, Any]) -> ConfigDiff:

@@ -21,7 +21,7 @@ from typing import Any
 from rlhf.core import config
 from rlhf.core.errors import ConfigError, RunFolderError
 from rlhf.report.samples import Selection, rows, select
-from rlhf.report.stats import Interval
+from rlhf.report.stats import Change, Interval
 
 EVALUATION = re.compile(r"^val-core/(?P<task>.+)/(?P<what>sampled_accuracy|greedy_accuracy|pass@\d+)/mean$")
 
@@ -71,10 +71,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """`summary.json`, written when a run ends."""
+    """`summary.json`, written when a run ends. Base and final are of the primary task."""
 
     base: Interval | None
     final: Interval | None
+    others: Mapping[str, Change]
+    """The same of every further task."""
     seconds: Mapping[str, float]
     steps: int
     tokens: int
@@ -96,6 +98,11 @@ class Run:
     base_config: Mapping[str, Any] | None
     environment: Mapping[str, Any] | None
     notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the held-out tasks, the primary first."""
+        return self.names("val-aux/", "/ungradable")
 
     @property
     def last_step(self) -> int | None:
@@ -148,6 +155,16 @@ class Run:
     def _at(self, key: str) -> dict[int, float]:
         series = self.series.get(key, Series())
         return dict(zip(series.steps, series.values, strict=True))
+
+
+def other_tasks(stages: Sequence[Mapping[str, Any]]) -> dict[str, Change]:
+    """What the last stage did to every held-out task but the primary.
+
+    Args:
+        stages: of `summary.json`.
+    """
+    before, after = ([{}, {}] + [dict(entry.get("others", {})) for entry in stages])[-2:]
+    return {task: Change(before=_interval(before.get(task)), after=_interval(after[task])) for task in after}
 
 
 def read_run(folder: Path) -> Run:
@@ -240,6 +257,7 @@ def _read_summary(path: Path, notes: list[str]) -> Summary | None:
         return Summary(
             base=_interval(raw["base_accuracy"]),
             final=_interval(raw["final_accuracy"]),
+            others=other_tasks(raw.get("stages", [])),
             seconds={str(phase): float(seconds) for phase, seconds in raw["seconds"].items()},
             steps=int(raw["steps"]),
             tokens=int(raw["tokens"]),
@@ -251,7 +269,7 @@ def _read_summary(path: Path, notes: list[str]) -> Summary | None:
 
 
 def _interval(raw: Mapping[str, float] | None) -> Interval | None:
-    if raw is None:
+    if raw is None or not raw["n"]:
         return None
     return Interval(mean=float(raw["mean"]), low=float(raw["low"]), high=float(raw["high"]), n=int(raw["n"]))
 

@@ -35,6 +35,14 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An accuracy before and after the last stage of a run; None where no answer could be graded."""
+
+    before: Interval | None
+    after: Interval | None
+
+
 def pass_at_k(num_samples: int, *, num_correct: int, k: int) -> float:
     """Probability that at least one of `k` samples, drawn without replacement from those seen, is correct.
 

@@ -1,5 +1,8 @@
 r"""Running sums: `3+5+9=` is answered by `3+5=8\n8+9=17\n#### 17`, one addition per line.
 
+With `operation: subtract` they are running differences, whose results may be negative: `3-5-9=` is answered by
+`3-5=-2\n-2-9=-11\n#### -11`. What is said of additions below holds for subtractions too.
+
 A task that needs no download and that a model of a million parameters learns on a CPU, so that every method can be
 shown to raise its reward. Supervised traces can be made wrong on purpose (`noise`): a wrong addition is carried on into
 the later lines and the final answer, while the gold stays right. Such dynamic noise, unlike random damage to finished
@@ -19,14 +22,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Message, Prompt
 from rlhf.tasks.common import PromptSets, ReadRows
 
-DESCRIPTION = "running sums with a checkable step per line; generated, with optional wrong additions in the traces"
+DESCRIPTION = (
+    "running sums or differences with a checkable step per line; generated, optionally with wrong steps in the traces"
+)
 REWARDS: dict[str, dict[str, Any]] = {"math": {"markers": ["####"], "integer_gold_needs_literal": True}}
 """Default reward slots. The question is a formula of the right value: it must not pass for its own answer."""
+
+SIGNS = {"add": "+", "subtract": "-"}
+"""How an operation is written, between operands that are never negative themselves."""
 
 _OFFSETS = (-2, -1, 1, 2)
 _HELD_OUT_ONE_IN = 5
@@ -38,22 +46,26 @@ _DRAWS_PER_INSTANCE = 64
 class Config:
     """Which sums to pose and how clean the training traces are."""
 
+    operation: str = "add"
+    """add, or subtract for running differences."""
     min_terms: int = 3
-    """Fewest operands of a sum."""
+    """Fewest operands."""
     max_terms: int = 5
-    """Most operands of a sum."""
+    """Most operands."""
     max_operand: int = 9
     """Operands are drawn from 0 to this, both included."""
     noise: float = 0.0
-    """Probability that an addition in a training trace is wrong by 1 or 2."""
+    """Probability that a step of a training trace is wrong by 1 or 2."""
     train_size: int = 8192
     """Training prompts. Instances may repeat, each with a trace of its own."""
     held_out_size: int = 256
     """Held-out prompts, all different."""
 
     def __post_init__(self) -> None:
+        if self.operation not in SIGNS:
+            raise ConfigError("operation", f"'{self.operation}' is unknown", fix=did_you_mean(self.operation, SIGNS))
         if self.min_terms < 2:
-            raise ConfigError("min_terms", f"{self.min_terms} operands need no addition", fix="use 2 or more")
+            raise ConfigError("min_terms", f"{self.min_terms} operands leave nothing to work out", fix="use 2 or more")
         if self.max_terms < self.min_terms:
             raise ConfigError("max_terms", f"{self.max_terms} is below min_terms", fix=f"use {self.min_terms} or more")
         if self.max_operand < 1:
@@ -67,13 +79,13 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A worked sum."""
+    """A worked sum or difference."""
 
     steps: tuple[str, ...]
     """`("3+5=8", "8+9=17")`"""
     answer: int
     wrong_steps: int
-    """Additions whose result is wrong."""
+    """Steps whose result is wrong."""
 
     @property
     def text(self) -> str:
@@ -88,14 +100,15 @@ def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets
     """
     train = _instances(cfg, seed=seed, count=cfg.train_size, held_out=False)
     held_out = _instances(cfg, seed=seed, count=cfg.held_out_size, held_out=True)
-    noise = random.Random(derive_seed(seed, "sums", "noise"))
+    noise = random.Random(derive_seed(seed, _family(cfg.operation), "noise"))
     return PromptSets(
         train_prompts=tuple(
-            _prompt(f"sums-train-{n}", terms, work(terms, noise=cfg.noise, rng=noise))
+            _prompt(f"sums-train-{n}", terms, work(terms, operation=cfg.operation, noise=cfg.noise, rng=noise), cfg)
             for n, terms in enumerate(train, start=1)
         ),
         held_out_prompts=tuple(
-            _prompt(f"sums-test-{n}", terms, work(terms)) for n, terms in enumerate(held_out, start=1)
+            _prompt(f"sums-test-{n}", terms, work(terms, operation=cfg.operation), cfg)
+            for n, terms in enumerate(held_out, start=1)
         ),
     )
 
@@ -108,26 +121,32 @@ def sources(cfg: Config) -> tuple[str, ...]:
 def reference(prompt: Prompt) -> str:
     """The completion that must be graded as correct: the right trace, worked out anew from the question."""
     question = prompt.messages[0].content
-    return work([int(term) for term in question.removesuffix("=").split("+")]).text
+    operation = next(name for name, sign in SIGNS.items() if sign in question)
+    terms = [int(term) for term in question.removesuffix("=").split(SIGNS[operation])]
+    return work(terms, operation=operation).text
 
 
-def work(terms: Sequence[int], *, noise: float = 0.0, rng: random.Random | None = None) -> Trace:
-    """Add up from left to right.
+def work(
+    terms: Sequence[int], *, operation: str = "add", noise: float = 0.0, rng: random.Random | None = None
+) -> Trace:
+    """Add up, or subtract, from left to right.
 
     Args:
         terms: at least two operands, none negative.
-        noise: probability that an addition comes out wrong; the trace goes on from the wrong value.
-        rng: decides which; needed with noise. It is drawn from for every addition whatever the noise.
+        operation: `add` or `subtract`.
+        noise: probability that a step comes out wrong; the trace goes on from the wrong value. A wrong sum, like a
+            right one, is never negative.
+        rng: decides which; needed with noise. It is drawn from for every step whatever the noise.
     """
     assert noise == 0 or rng is not None
     total, steps, wrong = terms[0], list[str](), 0
     for term in terms[1:]:
-        result = total + term
+        result = total + term if operation == "add" else total - term
         if rng is not None and rng.random() < noise:
             offset = rng.choice(_OFFSETS)
-            result += offset if result + offset >= 0 else -offset
+            result += offset if operation == "subtract" or result + offset >= 0 else -offset
             wrong += 1
-        steps.append(f"{total}+{term}={result}")
+        steps.append(f"{total}{SIGNS[operation]}{term}={result}")
         total = result
     return Trace(steps=tuple(steps), answer=total, wrong_steps=wrong)
 
@@ -137,20 +156,26 @@ def is_held_out(question: str) -> bool:
     return derive_seed(0, "sums", "side", question) % _HELD_OUT_ONE_IN == 0
 
 
-def _question(terms: Sequence[int]) -> str:
-    return "+".join(map(str, terms)) + "="
+def _question(terms: Sequence[int], operation: str) -> str:
+    return SIGNS[operation].join(map(str, terms)) + "="
 
 
-def _prompt(name: str, terms: Sequence[int], trace: Trace) -> Prompt:
+def _family(operation: str) -> str:
+    """What random draws are named after, so that both operations in one run do not share their operands."""
+    return "sums" if operation == "add" else "differences"
+
+
+def _prompt(name: str, terms: Sequence[int], trace: Trace, cfg: Config) -> Prompt:
+    clean = work(terms, operation=cfg.operation)
     return Prompt(
         id=name,
-        messages=(Message(role="user", content=_question(terms)),),
-        gold=str(sum(terms)),
+        messages=(Message(role="user", content=_question(terms, cfg.operation)),),
+        gold=str(clean.answer),
         task="sums",
         solution=trace.text,
         columns={
             "terms": tuple(terms),
-            "steps": work(terms).steps,
+            "steps": clean.steps,
             "difficulty": len(terms) - 1,
             "wrong_steps": trace.wrong_steps,
         },
@@ -159,12 +184,12 @@ def _prompt(name: str, terms: Sequence[int], trace: Trace) -> Prompt:
 
 def _instances(cfg: Config, *, seed: int, count: int, held_out: bool) -> list[tuple[int, ...]]:
     """Draw operands of one side of the split; held-out instances are all different."""
-    rng = random.Random(derive_seed(seed, "sums", "held_out" if held_out else "train"))
+    rng = random.Random(derive_seed(seed, _family(cfg.operation), "held_out" if held_out else "train"))
     found, seen = list[tuple[int, ...]](), set[tuple[int, ...]]()
     for _ in range(_DRAWS_PER_INSTANCE * (count + _DRAWS_PER_INSTANCE)):
         length = rng.randint(cfg.min_terms, cfg.max_terms)
         terms = tuple(rng.randint(0, cfg.max_operand) for _ in range(length))
-        if is_held_out(_question(terms)) is not held_out or (held_out and terms in seen):
+        if is_held_out(_question(terms, cfg.operation)) is not held_out or (held_out and terms in seen):
             continue
         seen.add(terms)
         found.append(terms)
@@ -172,6 +197,6 @@ def _instances(cfg: Config, *, seed: int, count: int, held_out: bool) -> list[tu
             return found
     raise ConfigError(
         "task.held_out_size" if held_out else "task.train_size",
-        f"found {len(found)} of {count} prompts: there are too few different sums of this kind",
+        f"found {len(found)} of {count} prompts: there are too few different questions of this kind",
         fix="lower it, or raise task.max_operand or task.max_terms",
     )

@@ -142,7 +142,7 @@ def make_run(folder: Path) -> Path:
         "steps": SFT + GRPO,
         "tokens": 832_000,
         "peak_memory_bytes": 3_400_000_000,
-        "stages": ["sft", "grpo"],
+        "stages": [{"stage": "sft", "step": SFT, "mean": 0.09, "low": 0.06, "high": 0.12, "n": 400}],
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder

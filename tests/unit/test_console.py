@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console as Terminal
 
 from rlhf.report.console import HEADER_EVERY, LiveConsole, PlainConsole, make_console, print_result, sparkline
-from rlhf.report.stats import Interval
+from rlhf.report.stats import Change, Interval
 
 STEP = {
     "critic/score/mean": 0.5,
@@ -165,7 +165,9 @@ def test_result_shows_both_accuracies_and_the_report() -> None:
     out = io.StringIO()
     base = Interval(mean=0.09, low=0.06, high=0.12, n=400)
     final = Interval(mean=0.69, low=0.645, high=0.735, n=400)
-    print_result(base, final, report=Path("runs/sums/report.html"), stream=out)
+    change = Change(before=base, after=final)
+    print_result({"sums": change}, report=Path("runs/sums/report.html"), stream=out)
+    assert out.getvalue().startswith("\nheld-out accuracy (95% interval")
     assert "before   9.0%  [  6.0%,  12.0%]  on 400 prompts" in out.getvalue()
     assert "after   69.0%  [ 64.5%,  73.5%]  on 400 prompts" in out.getvalue()
     assert "+60.0 points; the intervals do not overlap" in out.getvalue()
@@ -174,5 +176,16 @@ def test_result_shows_both_accuracies_and_the_report() -> None:
 
 def test_result_without_an_evaluation_says_so() -> None:
     out = io.StringIO()
-    print_result(None, None, report=None, stream=out)
+    print_result({"sums": Change(before=None, after=None)}, report=None, stream=out)
     assert out.getvalue().count("not evaluated") == 2
+
+
+def test_results_of_several_tasks_are_named() -> None:
+    out = io.StringIO()
+    high, low = (Interval(mean=m, low=m - 0.04, high=m + 0.04, n=100) for m in (0.8, 0.5))
+    changes = {"sums": Change(before=low, after=high), "differences": Change(before=high, after=low)}
+    print_result(changes, report=Path("report.html"), stream=out)
+    first, second = out.getvalue().split("held-out accuracy of ")[1:]
+    assert first.startswith("sums (95%") and "+30.0 points" in first
+    assert second.startswith("differences (95%") and "-30.0 points" in second
+    assert out.getvalue().count("report: ") == 1

@@ -92,3 +92,14 @@ def test_standalone_curve(finished: Path, tmp_path: Path, suffix: str) -> None:
 
 def test_standalone_curve_of_an_empty_run_says_so(tmp_path: Path) -> None:
     assert write_curve(tmp_path, tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_the_accuracy_chart_has_every_task_before_it_has_every_measure(tmp_path: Path) -> None:
+    names = [f"val-core/{task}/{what}/mean" for task in "abc" for what in ("sampled_accuracy", "pass@2", "pass@4")]
+    write_lines(
+        tmp_path / "metrics.jsonl", [{"step": step, "stage": "rl", **dict.fromkeys(names, 0.5)} for step in (0, 1)]
+    )
+    chart = accuracy_chart(read_run(tmp_path), title="Accuracy", caption="")
+    assert chart is not None
+    assert [key.label for key in chart.legend[:4]] == ["a: sampled", "b: sampled", "c: sampled", "a: pass@2"]
+    assert len(chart.legend) == 8

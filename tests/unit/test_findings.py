@@ -96,6 +96,35 @@ def test_gain_is_judged_by_its_intervals(tmp_path: Path, final: tuple[float, flo
     assert rules(tmp_path)["Held-out accuracy against the start"].level == level
 
 
+@pytest.mark.parametrize(
+    ("after", "level", "figure"),
+    [(0.9, Level.OK, "+30.0 points"), (0.56, Level.OK, "-4.0 points"), (0.3, Level.BAD, "-30.0 points")],
+)
+def test_what_a_further_task_lost_is_a_finding(tmp_path: Path, after: float, level: Level, figure: str) -> None:
+    write_summary(tmp_path, (0.25, 0.3, 0.35), (0.55, 0.6, 0.65))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    ends = [{"mean": mean, "low": mean - 0.05, "high": mean + 0.05, "n": 100} for mean in (0.1, 0.6, after)]
+    summary["stages"] = [{"others": {"differences": end}} for end in ends]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    found = rules(tmp_path)
+    assert (found["Held-out accuracy of differences"].level, found["Held-out accuracy of differences"].figure) == (
+        level,
+        figure,
+    )
+    assert {name for name, f in found.items() if f.level == Level.BAD} == (
+        {"Held-out accuracy of differences"} if level == Level.BAD else set()
+    )
+
+
+def test_a_task_that_falls_does_not_make_an_honest_reward_suspect(tmp_path: Path) -> None:
+    rows = [{"step": step, "stage": "rl", "critic/score/mean": 0.2 + 0.01 * step} for step in range(STEPS)]
+    for row, ours, other in ((rows[0], 0.2, 0.9), (rows[-1], 0.6, 0.1)):
+        row |= {"val-core/sums/sampled_accuracy/mean": ours, "val-core/differences/sampled_accuracy/mean": other}
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    found = {finding.rule: finding for finding in findings(read_run(tmp_path))}
+    assert found["Reward rises while accuracy does not"].level == Level.OK
+
+
 def test_entropy_is_compared_within_the_last_stage(tmp_path: Path) -> None:
     rows = [{"step": step, "stage": "sft", "actor/entropy": 5.0} for step in range(20)]
     rows += [{"step": 20 + step, "stage": "grpo", "actor/entropy": 0.5} for step in range(20)]

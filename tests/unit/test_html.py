@@ -251,6 +251,25 @@ def test_headline_places_both_accuracies_on_one_scale(finished: Path) -> None:
     assert after.at == 86.25
 
 
+def test_headline_of_several_tasks_is_of_the_primary_and_says_so(tmp_path: Path) -> None:
+    def evaluated(step: int, ours: float, other: float) -> dict[str, Any]:
+        means = {"sums": ours, "differences": other}
+        accuracies = {f"val-core/{task}/sampled_accuracy/mean": mean for task, mean in means.items() if mean}
+        return {"step": step, "stage": "rl"} | accuracies | {f"val-aux/{task}/ungradable": 0.0 for task in means}
+
+    # At first nothing of the primary could be graded, so that the other task's accuracy is written first.
+    write_lines(tmp_path / "metrics.jsonl", [evaluated(0, 0.0, 0.9), evaluated(5, 0.2, 0.8), evaluated(9, 0.4, 0.7)])
+    top = headline(read_run(tmp_path))
+    assert top is not None and top.task == "sums"
+    assert [(bar.label, bar.mean) for bar in top.bars] == [("step 5", 0.2), ("step 9", 0.4)]
+    assert "Held-out accuracy: sums" in write_report(tmp_path).read_text()
+
+
+def test_headline_of_one_task_names_none(finished: Path) -> None:
+    top = headline(read_run(finished))
+    assert top is not None and top.task == ""
+
+
 def test_config_changes_against_the_parents() -> None:
     base = {"rl.steps": 100, "rl.loss": "policy", "rl.kl": 0.1, "model.dtype": "float32", "seed": 0}
     own = {"rl.steps": 160, "rl.loss.name": "policy", "rl.loss.clip": 0.2, "model.dtype": "bfloat16", "seed": 0}

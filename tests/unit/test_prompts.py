@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rlhf.core.types import Message, Prompt
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import PromptStream, of_tasks
 
 PROMPTS = [
     Prompt(id=f"p{i}", messages=(Message(role="user", content=str(i)),), gold=str(i), task="sums") for i in range(10)
@@ -53,3 +53,10 @@ def test_seed_and_stage_decide_the_order() -> None:
 def test_no_prompts_is_a_bug_of_ours() -> None:
     with pytest.raises(AssertionError, match="refuse to be empty"):
         PromptStream([], seed=0, name="rl")
+
+
+def test_prompts_of_some_tasks_keep_their_order_and_none_named_means_all() -> None:
+    mingled = [replace(p, task="even" if int(p.gold) % 2 == 0 else "odd") for p in PROMPTS]
+    assert [p.gold for p in of_tasks(mingled, ["odd"])] == ["1", "3", "5", "7", "9"]
+    assert of_tasks(mingled, ["odd", "even"]) == mingled
+    assert of_tasks(mingled, []) is mingled

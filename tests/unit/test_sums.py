@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from rewards import math
+from rlhf.core import config
 from rlhf.core.errors import ConfigError
 from rlhf.core.types import RewardOut, Verdict
 from rlhf.tasks import common, sums
@@ -42,6 +44,45 @@ def test_a_wrong_addition_is_carried_on():
 def test_wrong_results_are_never_negative():
     results = {sums.work((0, 0), noise=1.0, rng=random.Random(seed)).answer for seed in range(40)}
     assert results == {1, 2}
+
+
+def test_a_difference_subtracts_from_left_to_right_and_may_be_negative():
+    trace = sums.work((3, 5, 9), operation="subtract")
+    assert trace == sums.Trace(steps=("3-5=-2", "-2-9=-11"), answer=-11, wrong_steps=0)
+    assert trace.text == "3-5=-2\n-2-9=-11\n#### -11"
+    results = {sums.work((0, 1), operation="subtract", noise=1.0, rng=random.Random(s)).answer for s in range(40)}
+    assert results == {-3, -2, 0, 1}
+
+
+def test_differences_are_prompts_like_sums_of_other_operands():
+    cfg = sums.Config(operation="subtract", train_size=200, held_out_size=40, noise=0.5)
+    task, added = sums.build(cfg, seed=3), sums.build(replace(cfg, operation="add"), seed=3)
+    for prompt in (*task.train(), *task.held_out()):
+        first, *rest = prompt.columns["terms"]
+        assert question(prompt) == "-".join(map(str, (first, *rest))) + "="
+        assert prompt.gold == str(first - sum(rest)) and prompt.task == "sums"
+        assert prompt.columns["steps"] == sums.work((first, *rest), operation="subtract").steps
+        assert sums.reference(prompt) == "\n".join([*prompt.columns["steps"], f"#### {prompt.gold}"])
+    assert any(p.gold.startswith("-") for p in task.train())
+    assert any(p.columns["wrong_steps"] for p in task.train())
+    assert not any(p.columns["wrong_steps"] for p in task.held_out())
+    assert {question(p) for p in task.train()}.isdisjoint(map(question, task.held_out()))
+    assert [p.columns["terms"] for p in task.train()] != [p.columns["terms"] for p in added.train()]
+
+
+@pytest.mark.parametrize(
+    ("completion", "verdict"),
+    [
+        ("3-5=-2\n-2-9=-11\n#### -11", Verdict.CORRECT),
+        ("#### -11", Verdict.CORRECT),
+        ("#### 11", Verdict.WRONG),
+        ("#### 3-5-9", Verdict.WRONG),
+        ("3-5-9=-11", Verdict.NO_ANSWER),
+    ],
+)
+def test_the_default_reward_reads_a_negative_answer_and_not_the_question(completion, verdict):
+    cfg = config.build(math.Config, sums.REWARDS["math"])
+    assert math.verify(completion, "-11", spec=cfg).verdict == verdict
 
 
 def test_prompts_carry_gold_solution_and_columns():
@@ -130,6 +171,7 @@ def test_validation_names_the_planted_bad_golds():
         ({"min_terms": 4, "max_terms": 3}, "max_terms"),
         ({"max_operand": 0}, "max_operand"),
         ({"noise": 1.5}, "noise"),
+        ({"operation": "plus"}, "operation"),
         ({"train_size": 0}, "train_size"),
         ({"held_out_size": 0}, "held_out_size"),
     ],
