@@ -1,7 +1,7 @@
 """Makes docs/ablations.md from the results that are committed in docs/ablations.
 
-    python docs/make_ablations.py              the page from what is committed
-    python docs/make_ablations.py sweeps       take over results.json of every complete sweep there first
+python docs/make_ablations.py              the page from what is committed
+python docs/make_ablations.py sweeps       take over results.json of every complete sweep there first
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ INTRO = """# Ablations
 Claims of papers, tried at the smallest scale: a model of a million parameters, sums, three seeds, minutes on two CPU
 cores. What holds at this scale may not at another, and the reverse; a claim that fails here is shown as it came out.
 
-Made by `python docs/make_ablations.py` from the results in `docs/ablations`; a test checks that the two agree. Differences
-are paired by seed, and by prompt where seeds share prompts; intervals are 95 % and not widened for the number of claims.
-A claim *holds* when its whole interval lies beyond the margin, *does not hold* when the whole interval falls short of
-it, and is *undecided* when the interval straddles it. Time is the sum over the runs, each on one core.
+Made by `python docs/make_ablations.py` from the results in `docs/ablations`; a test checks that the two agree.
+Differences are paired by seed, and by prompt where seeds share prompts; intervals are 95 % and not widened for the
+number of claims. A claim *holds* when its whole interval lies beyond the margin, *does not hold* when the whole
+interval falls short of it, and is *undecided* when the interval straddles it. Time is the sum over the runs, each on
+one core.
 """
 
 
