@@ -146,12 +146,15 @@ def _show_training(console: Console, result: Replay) -> None:
     if training is None:
         console.print("loss:      none: this sample was not trained on, or its advantage is zero and costs nothing")
         return
-    titles = ("sampler log p", "trainer log p", "gap", "at its update", "ratio", "loss term", "d loss / d log p")
-    table = Table("token", *titles)
+    table = Table("token", box=None, padding=(0, 2, 0, 0))
+    for title in ("sampler", "trainer", "gap", "update", "ratio", "loss", "gradient"):
+        table.add_column(title, justify="right", no_wrap=True)
     for term in training.terms:
         gap, ratio = term.old_logprob - term.sampler_logprob, math.exp(term.new_logprob - term.old_logprob)
         cells = (term.sampler_logprob, term.old_logprob, gap, term.new_logprob, ratio, term.loss, term.gradient)
-        table.add_row(Text(repr(term.token)), *(f"{x:.5f}" for x in cells))
+        table.add_row(Text(repr(term.token)), *(f"{x:.4f}" if abs(x) >= 5e-5 or not x else f"{x:.0e}" for x in cells))
+    console.print("\nlog-prob of each token under the sampler, the trainer, and the weights of its update; gap and")
+    console.print("ratio between them; its term of the loss, and the gradient of that by the log-prob:\n")
     console.print(table)
     total = sum(term.loss for term in training.terms)
     console.print(
