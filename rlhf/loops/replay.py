@@ -153,8 +153,10 @@ def _show_training(console: Console, result: Replay) -> None:
         gap, ratio = term.old_logprob - term.sampler_logprob, math.exp(term.new_logprob - term.old_logprob)
         cells = (term.sampler_logprob, term.old_logprob, gap, term.new_logprob, ratio, term.loss, term.gradient)
         table.add_row(Text(repr(term.token)), *(f"{x:.4f}" if abs(x) >= 5e-5 or not x else f"{x:.0e}" for x in cells))
-    console.print("\nlog-prob of each token under the sampler, the trainer, and the weights of its update; gap and")
-    console.print("ratio between them; its term of the loss, and the gradient of that by the log-prob:\n")
+    console.print(
+        "\nlog-prob of each token under the sampler, the trainer, and the weights of its update; the gap and the ratio"
+        " between them; its term of the loss, and the gradient of that by the log-prob\n"
+    )
     console.print(table)
     total = sum(term.loss for term in training.terms)
     console.print(
