@@ -1,14 +1,20 @@
-"""Every file in `configs/ablations`: it says what it claims and whence, and every arm of it can run."""
+"""Every file in `configs/ablations` says what it claims and can run; every committed result is of one."""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from rlhf.core.errors import UserError
-from rlhf.sweeps import spec, sweep
+from rlhf.report import comparison
+from rlhf.report.contrast import Direction, judge
+from rlhf.sweeps import compare, spec, sweep
 
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS = sorted((DOCS / "ablations").glob("*.json"))
 FILES = sorted((Path(__file__).parents[2] / "configs" / "ablations").glob("*.yaml"))
 
 
@@ -28,3 +34,37 @@ def test_every_arm_can_run(path: Path) -> None:
 def test_a_plan_can_fail() -> None:
     with pytest.raises(UserError, match="positions"):
         sweep.show_plan(spec.read(FILES[0], ["set.sampling.max_tokens=100000"]))
+
+
+def test_the_page_is_made_from_the_committed_results() -> None:
+    made = load_module(DOCS / "make_ablations.py").page()
+    assert (DOCS / "ablations.md").read_text(encoding="utf-8") == made, "run python docs/make_ablations.py"
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_a_committed_result_is_of_the_file_as_it_is(path: Path) -> None:
+    """Arms, seeds, metrics and expectations are those of the file: a claim is not changed after its result is known."""
+    found, file = comparison.read(path), spec.read(DOCS.parent / "configs" / "ablations" / f"{path.stem}.yaml")
+    assert found.complete and found.title == file.cfg.title and found.baseline == file.baseline
+    assert [arm.name for arm in found.arms] == list(file.arms)
+    assert all([member.seed for member in arm.members] == file.cfg.seeds for arm in found.arms)
+    assert found.metrics == {label: compare.describe(metric) for label, metric in file.metrics.items()}
+    claims = [
+        (arm, claim.metric, claim.direction, claim.margin)
+        for claim in file.expect
+        for arm in file.arms
+        if arm != file.baseline and claim.arm in ("", arm)
+    ]
+    assert [(f.arm, f.metric, f.direction, f.margin) for f in found.findings] == claims
+    differences = {arm.name: arm.differences for arm in found.arms}
+    for finding in found.findings:
+        difference = differences[finding.arm][finding.metric]
+        assert finding.verdict == judge(difference, direction=Direction(finding.direction), margin=finding.margin)
+
+
+def load_module(path: Path) -> ModuleType:
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
