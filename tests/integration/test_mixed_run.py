@@ -31,14 +31,14 @@ def run(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_tasks_are_measured_at_every_evaluation(run: Path) -> None:
     metrics = rows(run / "metrics.jsonl")
-    assert [row["step"] for row in metrics] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
     for row in metrics:
         for task in TASKS:
             for name in ("sampled_accuracy", "greedy_accuracy", "pass@1", "pass@2"):
                 assert 0 <= row[f"val-core/{task}/{name}/mean"] <= 1
             assert f"val-aux/{task}/response_length/mean" in row
     found = rows(run / "evaluations.jsonl")
-    for step in range(5):
+    for step in range(1, 5):
         tasks = [row["task"] for row in found if row["step"] == step]
         assert tasks == ["sums"] * 6 + ["differences"] * 4, "every prompt of each task, the primary first"
     for row in metrics:
@@ -57,11 +57,11 @@ def test_reinforcement_learning_draws_from_its_task_only(run: Path) -> None:
 def test_the_summary_is_of_the_primary_and_has_the_others_by_stage(run: Path) -> None:
     summary, metrics = strict_json(run / "summary.json"), rows(run / "metrics.jsonl")
     for name, step in (("base_accuracy", 2), ("final_accuracy", 4)):
-        assert summary[name]["mean"] == pytest.approx(metrics[step]["val-core/sums/sampled_accuracy/mean"])
+        assert summary[name]["mean"] == pytest.approx(metrics[step - 1]["val-core/sums/sampled_accuracy/mean"])
         assert summary[name]["n"] == 6
     for end in summary["stages"]:
         key = "val-core/differences/sampled_accuracy/mean"
-        assert end["others"]["differences"]["mean"] == pytest.approx(metrics[end["step"]][key])
+        assert end["others"]["differences"]["mean"] == pytest.approx(metrics[end["step"] - 1][key])
         assert end["others"]["differences"]["n"] == 4
     assert "Held-out accuracy: sums" in (run / "report.html").read_text()
     assert "Held-out accuracy of differences" in (run / "report.html").read_text()
