@@ -15,6 +15,7 @@ from typing import Any
 from rlhf.core import component, config
 from rlhf.loops import generate, offline, online, settings
 from rlhf.loops.catalogue import SLOTS
+from rlhf.sweeps import spec
 
 PAGE = Path(__file__).parent / "configuration.md"
 
@@ -47,6 +48,11 @@ def page() -> str:
             module = component.resolve(package, name, where=slot)
             text = (module.__doc__ or "").strip().splitlines()[0]
             parts.append(f"### `{name}`\n\n{text}\n\n{table(module.Config, '')}")
+    parts.append(
+        section("A sweep file", spec.Config, "What `rlhf sweep FILE` reads; `configs/ablations` holds examples.\n")
+    )
+    parts.append(section("`metrics` of a sweep file, by label", spec.Metric, ""))
+    parts.append(section("`expect` of a sweep file, a list", spec.Expectation, ""))
     return "\n".join(parts)
 
 
