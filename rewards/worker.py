@@ -15,15 +15,14 @@ import importlib
 import math
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rewards import wire
+from rlhf.core.process import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 
 Target = Callable[..., object]
@@ -139,7 +138,7 @@ def _harden(start: wire.Message) -> wire.Message:
     """Apply what can be applied and report it; only the network and the parent's death depend on the system."""
     network = "open" if start["network"] else _leave_network()
     # Last of the two, because a change of credentials clears the signal.
-    dies_with_parent = _die_with_parent(int(start["parent"]))
+    dies_with_parent = die_with_parent(int(start["parent"]))
     memory, file_size = int(start["memory_mb"]) * 2**20, int(start["file_mb"]) * 2**20
     memory_limited = _lower(resource.RLIMIT_AS, memory)
     _lower(resource.RLIMIT_FSIZE, file_size)
@@ -164,15 +163,6 @@ def _limit_cpu(seconds: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = math.ceil(time.process_time() + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-
-
-def _die_with_parent(parent: int) -> bool:
-    if sys.platform != "linux":
-        return False
-    done = ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
-    if os.getppid() != parent:
-        os._exit(1)
-    return done
 
 
 def _leave_network() -> str:

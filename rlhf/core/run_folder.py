@@ -92,7 +92,12 @@ class RunFolder:
 
     def offsets(self) -> dict[str, int]:
         """Bytes in each log, to be stored with a checkpoint."""
-        return {str(p.relative_to(self.path)): p.stat().st_size for p in self._logs()}
+        return {str(p.relative_to(self.path)): p.stat().st_size for p in self.logs()}
+
+    def logs(self) -> list[Path]:
+        """Every append-only file there is."""
+        logs = (self.metrics, self.samples, self.evaluations, *sorted(self.data.glob("*.jsonl")))
+        return [path for path in logs if path.exists()]
 
     def cut(self, offsets: Mapping[str, int]) -> None:
         """Cut the logs back to what a checkpoint recorded.
@@ -136,11 +141,6 @@ class RunFolder:
         problem = f"holds a run with another config: {_changed(before, config_yaml)}"
         fix = "choose another run.name, or give the overrides that this run was started with"
         raise RunFolderError(str(self.path), problem, fix=fix)
-
-    def _logs(self) -> list[Path]:
-        """Every append-only file there is."""
-        logs = (self.metrics, self.samples, self.evaluations, *sorted(self.data.glob("*.jsonl")))
-        return [path for path in logs if path.exists()]
 
 
 def write_whole(path: Path, text: str) -> None:

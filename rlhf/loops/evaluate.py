@@ -140,6 +140,11 @@ class Evaluator:
         return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
 
 
+async def measure(evaluators: Sequence[Evaluator], engine: EngineHandle, tools: Tools) -> list[Result]:
+    """Every task with the engine's current weights, one after the other."""
+    return [await evaluator.run(engine, tools) for evaluator in evaluators]
+
+
 def by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     """Prompts by the name of their task, in the order of first appearance."""
     out: dict[str, list[Prompt]] = {}

@@ -12,10 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.core.protocols import EngineHandle, Tools
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
-from rlhf.loops.evaluate import Evaluator, Result
+from rlhf.loops.evaluate import Result, measure
 from rlhf.report.stats import Interval
 from rlhf.runtime import host
 
@@ -38,7 +37,7 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
         engine = setup.engine(experiment.settings, shared, now.weights)
         with shared.pool:
             setup.check_rewards(experiment.settings, shared)
-            results = asyncio.run(_measure(setup.evaluators(experiment.settings, shared), engine, shared.pool))
+            results = asyncio.run(measure(setup.evaluators(experiment.settings, shared), engine, shared.pool))
     for result in results:
         show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
@@ -73,7 +72,3 @@ def report(run: Path) -> Path:
         RunFolderError: the folder is not a run.
     """
     return summary.report(RunFolder.existing(run))
-
-
-async def _measure(evaluators: Sequence[Evaluator], engine: EngineHandle, tools: Tools) -> list[Result]:
-    return [await evaluator.run(engine, tools) for evaluator in evaluators]

@@ -14,8 +14,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.core.config import flatten
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
@@ -122,7 +120,7 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
     total = sum(s.config.steps for s in experiment.stages)
     with make_console(total, run=settings.run.name, done=progress.step) as console:
         tb = TensorBoard(folder.tensorboard, tasks=tasks, purge_step=0)
-        tb.write_hparams(yaml.safe_load(experiment.to_yaml()))
+        tb.write_hparams(experiment.to_tree())
         # A killed process takes along what it had not flushed, so the curves start anew from the log.
         for row in read_lines(folder.metrics):
             tb.write(row["step"], {key: value for key, value in row.items() if isinstance(value, float)})

@@ -89,11 +89,15 @@ class Experiment:
     """Held-out accuracy is also measured before the first stage: a run of one stage has no other stage's end to be
     compared with."""
 
-    def to_yaml(self) -> str:
+    def to_tree(self) -> config.Tree:
         """The resolved config, every default filled in."""
         tree = config.to_tree(self.settings)
         tree |= {s.name: {"loop": s.loop, **config.to_tree(s.config)} for s in self.stages}
-        return config.to_yaml(tree)
+        return tree
+
+    def to_yaml(self) -> str:
+        """The resolved config as text."""
+        return config.to_yaml(self.to_tree())
 
     def base_yaml(self) -> str:
         """The config's parents resolved likewise, for a comparison key by key; raw where they cannot run alone."""

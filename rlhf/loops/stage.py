@@ -22,7 +22,7 @@ from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
 from rlhf.learner import checkpoint, learner
-from rlhf.loops.evaluate import Evaluator, Result
+from rlhf.loops.evaluate import Evaluator, Result, measure
 from rlhf.loops.recorder import Recorder
 
 
@@ -164,7 +164,7 @@ class Stage:
     async def evaluate(self, *, keep: bool) -> None:
         """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
         with self.phase("eval"):
-            results = [await evaluator.run(self.engine, self.tools) for evaluator in self.evaluators]
+            results = await measure(self.evaluators, self.engine, self.tools)
         where = {"step": self.progress.step, "stage": self.name}
         for result in results:
             self.recorder.add(result.metrics())

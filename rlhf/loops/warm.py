@@ -20,8 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import rewards
 import rlhf
 import rollout
@@ -56,7 +54,7 @@ def first_part(experiment: Experiment, environment: Mapping[str, Any], cache: Pa
 
 def key(experiment: Experiment, environment: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits, equal for runs that compute the same."""
-    tree = yaml.safe_load(experiment.to_yaml())
+    tree = experiment.to_tree()
     del tree["run"]
     parts = {
         "config": tree,
@@ -72,11 +70,10 @@ def adopt(source: RunFolder, target: RunFolder) -> None:
 
     Files that nobody changes any more are shared with the entry where the file system can.
     """
-    for log in (source.metrics, source.samples, source.evaluations, *sorted(source.data.glob("*.jsonl"))):
-        if log.exists():
-            place = target.path / log.relative_to(source.path)
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(log, place)
+    for log in source.logs():
+        place = target.path / log.relative_to(source.path)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(log, place)
     if source.model.exists():
         _link_whole(source.model, target.model)
     steps = checkpoint.steps(source.checkpoints)

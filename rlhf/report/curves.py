@@ -172,11 +172,7 @@ def band_chart(bands: Mapping[str, Band], *, title: str, caption: str) -> Chart 
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 2.35))
-        axes = figure.add_axes((0.092, 0.115, 0.898, 0.79))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(NUMBER)
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        figure, axes = _blank()
         for colour, band in zip(SERIES, shown.values(), strict=False):
             mark = "o" if len(band.steps) <= FEW else ""
             axes.fill_between(band.steps, band.low, band.high, color=PALETTE[colour][0], alpha=0.18, linewidth=0)
@@ -228,9 +224,14 @@ def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _figure(run: Run) -> tuple[Figure, Axes]:
+    figure, axes = _blank()
+    _draw_stages(axes, run.stages)
+    return figure, axes
+
+
+def _blank() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 2.35))
     axes = figure.add_axes((0.092, 0.115, 0.898, 0.79))
-    _draw_stages(axes, run.stages)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(NUMBER)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from rlhf.core.types import Verdict
+from rlhf.report import page
 from rlhf.report.curves import PALETTE
 from rlhf.report.findings import Level, findings
 from rlhf.report.record import Run, read_run
@@ -106,31 +104,30 @@ def write_report(run_folder: Path, *, token_text: Callable[[int], str] | None = 
     metrics = run_folder / "metrics.jsonl"
     rules = findings(run)
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(metrics.stat().st_mtime)) if metrics.is_file() else None
-    page = _template().render(
-        run=run,
-        sweep=_sweep_of(run_folder),
-        written=written,
-        css=Markup(_asset("page.css")),
-        js=Markup(_asset("page.js")),
-        palette=PALETTE,
-        headline=headline(run),
-        tiles=_tiles(run),
-        raised=[rule for rule in rules if rule.level in (Level.BAD, Level.WARN)],
-        rules=rules,
-        blind=sum(rule.level == Level.NO_DATA for rule in rules),
-        sections=sections(run),
-        samples=_embed(run.selection.chosen, token_text),
-        verdicts=[verdict.value for verdict in Verdict],
-        diff=config_changes(run.base_config, run.config) if run.base_config and run.config else None,
-        config=_rows(run.config),
-        environment=_rows(run.environment),
+    text = (
+        page.environment()
+        .from_string(page.asset("page.html.j2"))
+        .render(
+            run=run,
+            sweep=_sweep_of(run_folder),
+            written=written,
+            css=Markup(page.asset("page.css")),
+            js=Markup(page.asset("page.js")),
+            palette=PALETTE,
+            headline=headline(run),
+            tiles=_tiles(run),
+            raised=[rule for rule in rules if rule.level in (Level.BAD, Level.WARN)],
+            rules=rules,
+            blind=sum(rule.level == Level.NO_DATA for rule in rules),
+            sections=sections(run),
+            samples=_embed(run.selection.chosen, token_text),
+            verdicts=[verdict.value for verdict in Verdict],
+            diff=config_changes(run.base_config, run.config) if run.base_config and run.config else None,
+            config=_rows(run.config),
+            environment=_rows(run.environment),
+        )
     )
-    out = run_folder / "report.html"
-    draft = out.with_suffix(".html.part")
-    # Model output may hold lone surrogates, which UTF-8 cannot; they become visible escapes.
-    draft.write_text(page, encoding="utf-8", errors="backslashreplace")
-    os.replace(draft, out)
-    return out
+    return page.write(run_folder / "report.html", text)
 
 
 def _sweep_of(run_folder: Path) -> str | None:
@@ -269,14 +266,3 @@ def _rows(flat: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 def _cell(value: object) -> str:
     text = "null" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= CELL else f"{text[:CELL]}…"
-
-
-def _asset(name: str) -> str:
-    return resources.files("rlhf.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("page.html.j2"))

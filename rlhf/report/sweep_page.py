@@ -5,16 +5,14 @@ One self-contained file like a run's report, made from a `Comparison` alone, and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
+from rlhf.report import page
 from rlhf.report.comparison import Comparison
 from rlhf.report.contrast import Estimate
 from rlhf.report.curves import PALETTE, SERIES, Chart, band_chart
@@ -38,9 +36,11 @@ class Whisker:
 
 def write(found: Comparison, path: Path) -> Path:
     """Write the page, replacing an earlier one in one move."""
-    page = _template().render(
+    environment = page.environment()
+    environment.filters["plain"] = _plain
+    text = environment.from_string(page.asset("sweep.html.j2")).render(
         found=found,
-        css=Markup(_asset("page.css") + _asset("sweep.css")),
+        css=Markup(page.asset("page.css") + page.asset("sweep.css")),
         palette=PALETTE,
         colours=dict(zip((arm.name for arm in found.arms), SERIES * len(found.arms), strict=False)),
         whiskers={label: whiskers(found, label) for label in found.metrics},
@@ -50,10 +50,7 @@ def write(found: Comparison, path: Path) -> Path:
         number=number,
         interval=interval,
     )
-    draft = path.with_suffix(".html.part")
-    draft.write_text(page, encoding="utf-8", errors="backslashreplace")
-    os.replace(draft, path)
-    return path
+    return page.write(path, text)
 
 
 def whiskers(found: Comparison, label: str) -> list[Whisker]:
@@ -119,18 +116,6 @@ def _chart(found: Comparison, label: str) -> Chart | None:
     return band_chart(
         bands, title=label, caption=f"{found.metrics[label]}. Line: mean of the seeds; band: their range."
     )
-
-
-def _asset(name: str) -> str:
-    return resources.files("rlhf.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["plain"] = _plain
-    return environment.from_string(_asset("sweep.html.j2"))
 
 
 def _plain(value: Any) -> str:

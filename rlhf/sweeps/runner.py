@@ -11,7 +11,6 @@ by the next call.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -23,12 +22,12 @@ from pathlib import Path
 
 import torch
 
+from rlhf.core.process import die_with_parent
 from rlhf.sweeps.runs import Run, Status
 
 POLL_S = 0.2
 LAST_WORDS = 2000
 """Characters of a failed run's log that are kept with its mark."""
-_PR_SET_PDEATHSIG = 1
 
 Notice = Callable[[str], None]
 
@@ -120,15 +119,13 @@ def _start(run: Run, slot: Slot, cache: Path | None) -> _Going:
 
 def _child_setup(slot: Slot) -> Callable[[], None]:
     """What the child does before it becomes the run: keep to its cores, and die with its parent."""
-    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+    parent = os.getpid()
 
     def setup() -> None:
         os.sched_setaffinity(0, slot.cores)
         # Out of the terminal's group: Ctrl-C reaches the sweep, which passes it on once.
         os.setpgid(0, 0)
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+        die_with_parent(parent)
 
     return setup
 

@@ -96,7 +96,7 @@ def _run(spec: Spec, arm: str, seed: int, path: Path, places: dict[str, Path]) -
         experiment = settings.read(path, (*fixed, "run.name=unnamed"))
     except ConfigError as error:
         raise ConfigError(f"arms.{arm}: {error.where}", error.problem, fix=error.fix) from error
-    tree = yaml.safe_load(experiment.to_yaml())
+    tree = experiment.to_tree()
     del tree["run"]
     digest = hashlib.sha256(yaml.safe_dump(tree, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{arm}-seed{seed}-{digest}"
