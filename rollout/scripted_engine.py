@@ -88,6 +88,12 @@ class ScriptedEngine:
         """Generate again."""
         self._paused = False
 
+    def sleep(self) -> None:
+        """It holds nothing."""
+
+    def wake(self) -> None:
+        """It holds nothing."""
+
     def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
         """One completion per request, in request order.
 
