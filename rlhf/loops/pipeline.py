@@ -173,6 +173,8 @@ async def run_stages(
         if stop_before is not None and stop_before <= last:
             break
         weights = folder.checkpoints / f"step_{progress.step}"
+        if index + 1 < len(experiment.stages):
+            await made.close()
     return made
 
 

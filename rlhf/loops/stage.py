@@ -156,6 +156,12 @@ class Stage:
             with self.phase("checkpoint"):
                 await self.save(trained, end_of_stage=last)
 
+    async def close(self) -> None:
+        """Give back what the stage's learners hold; its engine goes on to the next stage."""
+        for held in (self.trained, self.reference):
+            if held is not None:
+                await held.close()
+
     async def evaluate(self, *, keep: bool) -> None:
         """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
         with self.phase("eval"):

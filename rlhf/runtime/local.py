@@ -125,3 +125,7 @@ class LocalLearner:
     async def load(self, folder: Path) -> None:
         """See `Learner.load`."""
         self._learner.load(folder)
+
+    async def close(self) -> None:
+        """Forget the learner."""
+        del self._learner

@@ -7,7 +7,7 @@ A runtime (`local`, `ray`) decides where a role lives; what a role is made of is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -38,6 +38,10 @@ class ModelFolder:
     def open(self, device: str) -> PreTrainedModel:
         """A fresh copy of the weights on a device."""
         return load.load_model(self.path, dtype=self.dtype, device=device, trust_remote_code=self.trust_remote_code)
+
+    def resolved(self) -> ModelFolder:
+        """The same folder, found from any working directory."""
+        return replace(self, path=self.path.resolve())
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; the same object for the same folder."""
