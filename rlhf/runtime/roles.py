@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rewards.pool import WorkerPool
 from rewards.rubric import RubricConfig, score_groups
 from rlhf.core.component import Component
+from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
 from rlhf.core.types import Group
@@ -127,6 +128,14 @@ class Runtime(Protocol):
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """Between two roles of this runtime."""
+        ...
+
+    def recover(self, error: LostError) -> Awaitable[bool]:
+        """End what is left of all roles after one was lost, so that the loop can ask for them again.
+
+        Returns:
+            Whether it can: False when the run has to end.
+        """
         ...
 
     def close(self) -> Awaitable[None]:
