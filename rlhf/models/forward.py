@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -39,15 +40,55 @@ class ForwardSpec:
 
 def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
     """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
-    layout = attention.packing(batch.spans, batch.tokens_N.device)
-    hidden_ND = model.base_model(
-        input_ids=batch.tokens_N[None],
-        position_ids=batch.positions_N[None],
-        use_cache=False,
-        packing=layout,
-    ).last_hidden_state[0]
-    hidden_TD = hidden_ND.index_select(0, batch.predictor_T)
-    return _heads(hidden_TD, batch.targets_T, output_head(model), spec)
+    logprobs_T, entropy_T = Scorer(model)(batch, spec)
+    return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T)
+
+
+class Scorer(nn.Module):
+    """The forward pass as one module, for backends that shard a model module by module."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = Heads(output_head(model))
+
+    def forward(self, batch: Batch, spec: ForwardSpec) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [T], as tensors, since a backend may hang hooks on what a module returns."""
+        layout = attention.packing(batch.spans, batch.tokens_N.device)
+        hidden_ND = self.model.base_model(
+            input_ids=batch.tokens_N[None],
+            position_ids=batch.positions_N[None],
+            use_cache=False,
+            packing=layout,
+        ).last_hidden_state[0]
+        return self.heads(hidden_ND.index_select(0, batch.predictor_T), batch.targets_T, spec)
+
+
+class Heads(nn.Module):
+    """The output head over all chunks of a batch, on the parameters of the model's own head.
+
+    One module, so that sharded parameters are gathered once per pass and not once per chunk, and so that ranks with
+    batches of different sizes still run the same modules in the same order.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+        self.vocabulary = head.out_features
+
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [T]."""
+
+        def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            logits = functional.linear(hidden, self.weight, self.bias)
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
+
+        rows = _chunk_rows(self.vocabulary, spec.chunk_mib, total=targets_T.shape[0])
+        if rows >= targets_T.shape[0]:
+            return one(hidden_TD, targets_T)
+        parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
@@ -85,20 +126,6 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
 
 
-def _heads(hidden_TD: Tensor, targets_T: Tensor, head: nn.Linear, spec: ForwardSpec) -> ForwardOut:
-    def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(hidden)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
-
-    rows = _chunk_rows(head, spec.chunk_mib, total=targets_T.shape[0])
-    if rows >= targets_T.shape[0]:
-        logprobs_T, entropy_T = one(hidden_TD, targets_T)
-        return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T)
-    parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
-    return ForwardOut(logprobs_T=torch.cat([p[0] for p in parts]), entropy_T=torch.cat([p[1] for p in parts]))
-
-
 def _recomputed(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden: Tensor, targets: Tensor):
     """Run a chunk and forget its logits; the backward pass computes them again."""
     if not torch.is_grad_enabled():
@@ -115,6 +142,5 @@ def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -
     return logprobs_T, entropy_T
 
 
-def _chunk_rows(head: nn.Linear, chunk_mib: int, *, total: int) -> int:
-    vocab = head.weight.shape[0]
-    return max(1, chunk_mib * MIB // (4 * vocab)) if chunk_mib else max(1, total)
+def _chunk_rows(vocabulary: int, chunk_mib: int, *, total: int) -> int:
+    return max(1, chunk_mib * MIB // (4 * vocabulary)) if chunk_mib else max(1, total)
