@@ -311,7 +311,7 @@ class UpdateStats:
 
 @dataclass(frozen=True, slots=True)
 class TensorMeta:
-    """What is known of a tensor that need not be in memory. Example: `TensorMeta("lm_head.weight", bfloat16, (9, 4))`."""
+    """What is known of a tensor that need not be in memory. Example: `TensorMeta("head.weight", bfloat16, (9, 4))`."""
 
     name: str
     dtype: dtype

@@ -64,7 +64,11 @@ def write_model(
         limit: bytes per file; a larger tensor has a file of its own.
     """
     shards = _shards(metas, limit)
-    names = [MODEL] if len(shards) == 1 else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    names = (
+        [MODEL]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
     places = [None if folder is None else folder / name for name in names]
     _write_all(list(zip(places, shards, strict=True)), tensors)
     if folder is not None and len(shards) > 1:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,20 +41,29 @@ class ForwardSpec:
 
 def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
     """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
-    logprobs_T, entropy_T = Scorer(model)(batch, spec)
-    return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T)
+    return read(Scorer(model)(batch, spec), spec)
+
+
+def read(stats_2T: Tensor, spec: ForwardSpec) -> ForwardOut:
+    """What a `Scorer` returned."""
+    logprobs_T, entropy_T = stats_2T
+    return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T if spec.entropy_gradient else entropy_T.detach())
 
 
 class Scorer(nn.Module):
-    """The forward pass as one module, for backends that shard a model module by module."""
+    """The forward pass as one module, for backends that shard a model module by module.
+
+    Such backends hang hooks on what modules take and return, and need the same ones on every rank: a module returns one
+    tensor, whether or not the entropy has a gradient.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
         self.heads = Heads(output_head(model))
 
-    def forward(self, batch: Batch, spec: ForwardSpec) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [T], as tensors, since a backend may hang hooks on what a module returns."""
+    def forward(self, batch: Batch, spec: ForwardSpec) -> Tensor:
+        """Log-probs and entropies [2, T]."""
         layout = attention.packing(batch.spans, batch.tokens_N.device)
         hidden_ND = self.model.base_model(
             input_ids=batch.tokens_N[None],
@@ -76,10 +86,10 @@ class Heads(nn.Module):
         self.weight, self.bias = head.weight, head.bias
         self.vocabulary = head.out_features
 
-    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [T]."""
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> Tensor:
+        """Log-probs and entropies [2, T]."""
 
-        def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        def one(hidden: Tensor, targets: Tensor) -> Tensor:
             logits = functional.linear(hidden, self.weight, self.bias)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
@@ -88,7 +98,7 @@ class Heads(nn.Module):
         if rows >= targets_T.shape[0]:
             return one(hidden_TD, targets_T)
         parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+        return torch.cat(parts, dim=1)
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
@@ -126,20 +136,20 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
 
 
-def _recomputed(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden: Tensor, targets: Tensor):
+def _recomputed(one: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Any:
     """Run a chunk and forget its logits; the backward pass computes them again."""
     if not torch.is_grad_enabled():
         return one(hidden, targets)
     return checkpoint(one, hidden, targets, use_reentrant=False, preserve_rng_state=False)
 
 
-def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> Tensor:
     logprobs_TV = logits_TV.log_softmax(dim=-1)
     logprobs_T = logprobs_TV.gather(1, targets_T[:, None]).squeeze(1)
     with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
         # Tokens outside the support have log-prob -inf and probability 0: their product counts as 0.
         entropy_T = -(logprobs_TV.exp() * logprobs_TV.masked_fill(logprobs_TV == float("-inf"), 0.0)).sum(dim=-1)
-    return logprobs_T, entropy_T
+    return torch.stack([logprobs_T, entropy_T])
 
 
 def _chunk_rows(vocabulary: int, chunk_mib: int, *, total: int) -> int:
