@@ -65,6 +65,11 @@ class ScriptedEngine:
         self._paused = False
 
     @property
+    def interruptible(self) -> bool:
+        """False: one `generate` at a time, to its end."""
+        return False
+
+    @property
     def version(self) -> int:
         """Version of the weights last loaded."""
         return self._version

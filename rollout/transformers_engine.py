@@ -91,6 +91,11 @@ class TransformersEngine:
         )
 
     @property
+    def interruptible(self) -> bool:
+        """False: one `generate` at a time, to its end."""
+        return False
+
+    @property
     def version(self) -> int:
         """Version of the weights in use."""
         return self._version

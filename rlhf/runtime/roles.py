@@ -7,7 +7,7 @@ A runtime (`local`, `ray`) decides where a role lives; what a role is made of is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rewards.pool import WorkerPool
 from rewards.rubric import RubricConfig, score_groups
 from rlhf.core.component import Component
+from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
 from rlhf.core.types import Group
@@ -40,6 +41,10 @@ class ModelFolder:
         return load.load_model(
             self.path, dtype=dtype or self.dtype, device=device, trust_remote_code=self.trust_remote_code
         )
+
+    def resolved(self) -> ModelFolder:
+        """The same folder, found from any working directory."""
+        return replace(self, path=self.path.resolve())
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer; the same object for the same folder."""
@@ -127,6 +132,14 @@ class Runtime(Protocol):
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """Between two roles of this runtime."""
+        ...
+
+    def recover(self, error: LostError) -> Awaitable[bool]:
+        """End what is left of all roles after one was lost, so that the loop can ask for them again.
+
+        Returns:
+            Whether it can: False when the run has to end.
+        """
         ...
 
     def close(self) -> Awaitable[None]:
