@@ -71,7 +71,7 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)
         holding = _one_device(experiment, shape, lengths, shared.device)
-        console.print(plan_memory.table(holding))
+        plan_memory.show(console, holding)
     console.print(plan_memory.verdict(holding), highlight=False)
 
 

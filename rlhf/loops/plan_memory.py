@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
 from rich.table import Table
 
 from rlhf.core.errors import ConfigError
@@ -43,6 +44,8 @@ class Holding:
     """Bytes; None where nobody knows."""
     where: str
     """`cpu`, `cuda:0`, or how the devices are called."""
+    capacity_key: str = ""
+    """The config key that can say what nobody knows."""
 
 
 def numbers(shape: Shape, stage: StageSettings, device: torch.device, *, master: bool = False) -> Numbers:
@@ -94,34 +97,46 @@ def rank(
 def embedded_engine(stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths) -> list[Part]:
     """What the engine in the learner's process holds; one without `max_batch` plays back and holds nothing."""
     limit = vars(settings.engine.config).get("max_batch", 0)
+    return memory.owned("engine", memory.engine(shape, sampling(stages, settings, shape, lengths, limit=limit)))
+
+
+def sampling(
+    stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths, *, limit: int
+) -> memory.Sampling:
+    """What an engine is asked for, in this process.
+
+    Args:
+        limit: sequences that it takes at once.
+    """
     asked = [settings.evaluation.prompts * settings.evaluation.samples]
     for stage in stages:
         if not isinstance(stage.config, offline.Config):
             asked.append(stage.config.prompts_per_step * stage.config.samples_per_prompt)
-    sampling = memory.Sampling(
+    return memory.Sampling(
         bytes_per_value=shape.bytes_per_value,
         sequences=min(limit, max(asked)),
         tokens=lengths.prompt_max + settings.sampling.max_tokens,
         embedded=True,
     )
-    return memory.owned("engine", memory.engine(shape, sampling))
 
 
-def table(holding: Holding) -> Table:
+def show(console: Console, holding: Holding) -> None:
     """Bytes by part, one column per moment that can be the fullest."""
     moments = _moments(holding.parts)
     large = max(memory.total(holding.parts, m) for m in moments) >= 10 * GIB
     unit, name = (GIB, "GiB") if large else (2**20, "MiB")
-    shown = Table(f"estimated, {name}", title=f"\n{holding.title}", title_justify="left")
-    shown.caption = _host_caption(holding.parts)
+    table = Table(f"estimated, {name}")
     for moment in moments:
-        shown.add_column(moment.value, justify="right")
+        table.add_column(moment.value, justify="right")
     for part in holding.parts:
         if not part.on_host:
-            shown.add_row(part.name, *(f"{part.size / unit:,.1f}" if m in part.moments else "–" for m in moments))
-    shown.add_section()
-    shown.add_row("together", *(f"{memory.total(holding.parts, m) / unit:,.1f}" for m in moments), style="bold")
-    return shown
+            table.add_row(part.name, *(f"{part.size / unit:,.1f}" if m in part.moments else "–" for m in moments))
+    table.add_section()
+    table.add_row("together", *(f"{memory.total(holding.parts, m) / unit:,.1f}" for m in moments), style="bold")
+    console.print(f"\n{holding.title}", highlight=False)
+    console.print(table)
+    if host := max(memory.total(holding.parts, moment, on_host=True) for moment in Moment):
+        console.print(f"and {host / GIB:,.2f} GiB of host memory", highlight=False)
 
 
 def verdict(holding: Holding) -> str:
@@ -133,7 +148,8 @@ def verdict(holding: Holding) -> str:
     moment, size = memory.peak(holding.parts)
     needs = f"about {size / GIB:.2f} GiB (during {moment.value})"
     if holding.capacity is None:
-        return f"needs {needs} on {holding.where}; set runtime.device_memory_gib to have it checked"
+        told = f"needs {needs} on {holding.where}"
+        return f"{told}; set {holding.capacity_key} to have it checked" if holding.capacity_key else told
     told = f"{needs} of {holding.capacity / GIB:.1f} GiB on {holding.where}"
     if size > holding.capacity:
         raise ConfigError("model", f"does not fit: {told}", fix=_fix(holding.parts, moment))
@@ -155,8 +171,3 @@ def _fix(parts: Sequence[Part], moment: Moment) -> str:
     here = [part for part in parts if moment in part.moments and not part.on_host and part.fix]
     fixes = list(dict.fromkeys(part.fix for part in sorted(here, key=lambda part: -part.size)))
     return ", or ".join([*fixes[:FIXES], "use a smaller model"])
-
-
-def _host_caption(parts: Sequence[Part]) -> str | None:
-    size = max(memory.total(parts, moment, on_host=True) for moment in Moment)
-    return f"and {size / GIB:,.2f} GiB of host memory" if size else None

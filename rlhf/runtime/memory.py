@@ -272,6 +272,14 @@ def cached_sequence(shape: Shape, sampling: Sampling) -> float:
     return sampling.tokens * sampling.bytes_per_value * shape.cache_values * heads / shape.kv_heads
 
 
+def concurrency(shape: Shape, sampling: Sampling) -> int:
+    """Whole sequences that the keys and values of an engine have room for, no more than it takes."""
+    if sampling.reserved is None:
+        return sampling.sequences
+    [cache] = [part.size for part in engine(shape, sampling) if part.name == "keys and values"]
+    return min(sampling.sequences, int(cache // cached_sequence(shape, sampling)))
+
+
 def sync_bucket(size: int) -> Part:
     """Weights on their way, on either side."""
     return Part(
