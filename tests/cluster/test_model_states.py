@@ -19,7 +19,7 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed: pip install
 
 SCRIPT = Path(__file__).parent / "live_states.py"
 RANKS = 2
-CASES = [f"{stage}-{bf16}-{offload}" for stage in (0, 1, 2, 3) for bf16 in (False, True) for offload in (False, True)]
+CASES = ("1-fp32", "3-fp32", "0-bf16", "1-bf16", "2-bf16", "3-bf16", "2-bf16-offload", "3-bf16-offload")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def live() -> dict[str, dict[str, float]]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), port],
+            [sys.executable, str(SCRIPT), str(rank), port, *CASES],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -48,39 +48,31 @@ def live() -> dict[str, dict[str, float]]:
     return json.loads(outputs[0][0].splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c not in ("0-False-True", "0-True-True", "1-False-True", "1-True-True")]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_between_steps_a_rank_holds_what_was_planned(case: str, live: dict[str, dict[str, float]]) -> None:
-    stage, bf16, offload = case.split("-")
+    stage, precision, *offload = case.split("-")
     found = live[case]
     parameters = int(found["parameters"])
-    zero = Zero(stage=int(stage), ranks=RANKS, offload_optimizer=offload == "True", bucket=parameters)
-    numbers = memory.BFLOAT16 if bf16 == "True" else memory.FLOAT32
+    zero = Zero(stage=int(stage), ranks=RANKS, offload_optimizer=bool(offload), bucket=parameters)
+    numbers = memory.BFLOAT16 if precision == "bf16" else memory.FLOAT32
     parts = memory.model_states(parameters, numbers, zero)
     planned = sum(memory.total(parts, Moment.ROLLOUT, on_host=host) for host in (False, True)) / parameters
-    if offload == "True" and stage == "2":
+    if offload and stage == "2":
         # A copy of the weights' share in their own type is planned twice: once for several micro-batches, which
-        # this run has not. In its place it has two buffers of the largest weight.
+        # this run has not. In its place it has two buffers of the largest of its 16 weights.
         planned += 2 * numbers.weights / 16 - numbers.weights / RANKS
     assert found["stepped"] == pytest.approx(planned, rel=0.01)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_stage_2_adds_its_share_of_the_gradients(bf16: bool, live: dict[str, dict[str, float]]) -> None:
-    found = live[f"2-{bf16}-False"]
-    assert found["backward"] - found["stepped"] == pytest.approx((2 if bf16 else 4) / RANKS, rel=0.01)
+def test_stage_2_adds_its_share_of_the_gradients(live: dict[str, dict[str, float]]) -> None:
+    found = live["2-bf16"]
+    assert found["backward"] - found["stepped"] == pytest.approx(2 / RANKS, rel=0.01)
 
 
-def test_the_estimate_is_deepspeed_s_own() -> None:
-    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+def test_the_estimate_of_stage_2_is_deepspeed_s_own() -> None:
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     parameters, ranks = 7_000_000, 8
     parts = memory.model_states(parameters, memory.BFLOAT16, Zero(stage=2, ranks=ranks, bucket=0))
     _, device = estimate_zero2_model_states_mem_needs(parameters, num_gpus_per_node=ranks, cpu_offload=False)
-    assert memory.total(parts, Moment.UPDATE) == device
-    zero = Zero(stage=3, ranks=ranks, bucket=0, gathered=0)
-    parts = memory.model_states(parameters, memory.BFLOAT16, zero)
-    _, device, _ = estimate_zero3_model_states_mem_needs(parameters, 0, num_gpus_per_node=ranks, cpu_offload=False)
     assert memory.total(parts, Moment.UPDATE) == device
