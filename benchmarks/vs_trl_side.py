@@ -32,6 +32,7 @@ from rlhf.data.render import render_prompt
 from rlhf.loops import online, pipeline, settings, setup
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.settings import Experiment
+from rlhf.runtime.local import LocalEngine, LocalGrader
 
 SPREAD = "vs_trl_side.spread"
 """Dotted path of the reward under which every group has signal."""
@@ -100,17 +101,17 @@ def trl(experiment: Experiment) -> list[Step]:
     (evaluator,) = setup.evaluators(chosen, shared)
 
     async def accuracy(engine: EngineHandle) -> float:
-        return (await evaluator.run(engine, shared.pool)).sampled.mean
+        return (await evaluator.run(engine, LocalGrader(setup.grader(chosen), shared.pool))).sampled.mean
 
     with shared.pool:
         clock = Clock(
-            engine=setup.engine(chosen, shared, shared.model_folder),
+            engine=LocalEngine(setup.engine(chosen, shared.model_folder).build(str(shared.device))),
             evaluate=accuracy,
             every=recipe.evaluate_every,
             last=recipe.steps,
         )
         trainer = GRPOTrainer(
-            model=setup.model_loader(chosen, shared, shared.model_folder)(),
+            model=setup.opened(chosen, shared.model_folder).open(str(shared.device)),
             processing_class=shared.tokenizer,
             args=trl_config(experiment, recipe, folder.path),
             reward_funcs=clock.counting(reward(experiment)),

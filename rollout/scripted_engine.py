@@ -65,6 +65,11 @@ class ScriptedEngine:
         self._paused = False
 
     @property
+    def interruptible(self) -> bool:
+        """False: one `generate` at a time, to its end."""
+        return False
+
+    @property
     def version(self) -> int:
         """Version of the weights last loaded."""
         return self._version
@@ -87,6 +92,12 @@ class ScriptedEngine:
     def resume(self) -> None:
         """Generate again."""
         self._paused = False
+
+    def sleep(self) -> None:
+        """It holds nothing."""
+
+    def wake(self) -> None:
+        """It holds nothing."""
 
     def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
         """One completion per request, in request order.

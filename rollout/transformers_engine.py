@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.core.errors import ConfigError, DataError
@@ -91,6 +91,11 @@ class TransformersEngine:
         )
 
     @property
+    def interruptible(self) -> bool:
+        """False: one `generate` at a time, to its end."""
+        return False
+
+    @property
     def version(self) -> int:
         """Version of the weights in use."""
         return self._version
@@ -111,6 +116,14 @@ class TransformersEngine:
     def resume(self) -> None:
         """Generate again."""
         self._paused = False
+
+    def sleep(self) -> None:
+        """Move the weights off a GPU; on a CPU there is nothing to give back."""
+        nn.Module.to(self._model, "cpu")
+
+    def wake(self) -> None:
+        """Move the weights back."""
+        nn.Module.to(self._model, self._eos.device)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:

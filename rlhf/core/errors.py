@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -23,6 +24,10 @@ class UserError(Exception):
     def __init__(self, where: str, problem: str, *, fix: str) -> None:
         self.where, self.problem, self.fix = where, problem, fix
         super().__init__(f"{where}: {problem}\n  fix: {fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An actor's error arrives at the driver as what it was."""
+        return _again, (type(self), self.where, self.problem, self.fix)
 
 
 class ConfigError(UserError, ValueError):
@@ -39,6 +44,26 @@ class CheckpointError(UserError, RuntimeError):
 
 class RunFolderError(UserError, RuntimeError):
     """A run folder that belongs to another run, is locked, or is damaged."""
+
+
+class LostError(RuntimeError):
+    """A process that filled a role is gone: killed, out of memory, stuck beyond its deadline, or on a lost node.
+
+    Args:
+        role: who it was, for example `engine 1`.
+        problem: what is known of its end.
+    """
+
+    def __init__(self, role: str, problem: str) -> None:
+        self.role, self.problem = role, problem
+        super().__init__(role, problem)
+
+    def __str__(self) -> str:
+        return f"{self.role}: {self.problem}"
+
+
+def _again(kind: type[UserError], where: str, problem: str, fix: str) -> UserError:
+    return kind(where, problem, fix=fix)
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -130,13 +130,30 @@ class Engine(Protocol):
     @property
     def version(self) -> int: ...
 
+    @property
+    def interruptible(self) -> bool:
+        """Whether `generate` may be called from several threads at once and `pause` stops it in the middle."""
+        ...
+
     def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]: ...
 
     def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> None: ...
 
-    def pause(self) -> None: ...
+    def pause(self) -> None:
+        """Stop sampling; what has begun waits."""
+        ...
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """Go on with what has begun."""
+        ...
+
+    def sleep(self) -> None:
+        """Give the device's memory back, for a learner that shares it; idempotent."""
+        ...
+
+    def wake(self) -> None:
+        """Be able to sample again; weights are those of before, or are loaded next."""
+        ...
 
 
 class Learner(Protocol):
@@ -173,7 +190,12 @@ class EngineHandle(Protocol):
 
 
 class LearnerHandle(Protocol):
-    """A `Learner` somewhere."""
+    """A `Learner` somewhere, or a group of them that share its work."""
+
+    @property
+    def ranks(self) -> int:
+        """How many share the micro-batches of an update; packing makes a multiple of it."""
+        ...
 
     def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> Awaitable[dict[str, Metric]]: ...
 
@@ -186,6 +208,18 @@ class LearnerHandle(Protocol):
     def save(self, folder: Path) -> Awaitable[None]: ...
 
     def load(self, folder: Path) -> Awaitable[None]: ...
+
+    def close(self) -> Awaitable[None]:
+        """Give its memory back; nothing may be called afterwards."""
+        ...
+
+
+class Grader(Protocol):
+    """Applies the rewards of a run, here or in workers elsewhere."""
+
+    def grade(self, groups: Sequence[Group]) -> Awaitable[list[Group]]:
+        """The groups in the same order, with their rewards."""
+        ...
 
 
 class WeightSync(Protocol):

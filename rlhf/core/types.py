@@ -14,12 +14,12 @@ tensors of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
     from rlhf.core.metrics import Metric
 
@@ -101,6 +101,9 @@ class Completion:
     """Decoded without EOS and special tokens, cut before a stop string."""
     stop: StopReason
     policy_version: int
+    versions: tuple[int, ...] = ()
+    """[len(tokens)] The version that sampled each token of a completion that went on across a weight update; empty when
+    `policy_version` sampled all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +125,10 @@ class Trajectory:
     text: str
     stop: StopReason
     policy_version: int
-    """Optimizer steps behind the weights that sampled it."""
+    """Optimizer steps behind the weights that sampled its first token."""
     seed: int
+    versions: tuple[int, ...] = ()
+    """[len(tokens)] As in `Completion`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +234,26 @@ class Batch:
     @property
     def num_sequences(self) -> int:
         return len(self.spans)
+
+    def to(self, device: device) -> Batch:
+        """The same batch with its tensors on a device."""
+
+        def moved(stream: Tensor | None) -> Tensor | None:
+            return None if stream is None else stream.to(device)
+
+        return replace(
+            self,
+            tokens_N=self.tokens_N.to(device),
+            positions_N=self.positions_N.to(device),
+            predictor_T=self.predictor_T.to(device),
+            targets_T=self.targets_T.to(device),
+            sequence_T=self.sequence_T.to(device),
+            target_counts_S=self.target_counts_S.to(device),
+            advantages_T=moved(self.advantages_T),
+            old_logprobs_T=moved(self.old_logprobs_T),
+            rollout_logprobs_T=moved(self.rollout_logprobs_T),
+            ref_logprobs_T=moved(self.ref_logprobs_T),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,13 +19,14 @@ from rlhf.core.protocols import Counts
 from rlhf.core.types import Batch, Sample, Span
 
 
-def pack(samples: Sequence[Sample], *, token_budget: int, device: str | torch.device = "cpu") -> list[Batch]:
-    """Micro-batches of at most `token_budget` input tokens each.
+def pack(samples: Sequence[Sample], *, token_budget: int, multiple: int = 1) -> list[Batch]:
+    """Micro-batches of at most `token_budget` input tokens each, on the CPU.
 
     Args:
         samples: with at least one target token each; all carry the same streams.
         token_budget: input tokens per micro-batch and device; a shared prompt counts once.
-        device: where the tensors go.
+        multiple: how many learner ranks share the work: batches are split until their number is a multiple of it, the
+            largest first, unless every batch is down to one sample.
 
     Raises:
         DataError: a single sample is longer than the budget.
@@ -43,7 +44,13 @@ def pack(samples: Sequence[Sample], *, token_budget: int, device: str | torch.de
             own, room = size, token_budget
         packed[-1].append(sample)
         room, prompt = room - own, sample.tokens[: sample.target_start]
-    return [_batch(group, device) for group in packed]
+    while len(packed) % multiple:
+        largest = max(packed, key=lambda group: sum(len(s.tokens) for s in group) if len(group) > 1 else 0)
+        if len(largest) == 1:
+            break
+        packed.append(largest[len(largest) // 2 :])
+        del largest[len(largest) // 2 :]
+    return [_batch(group) for group in packed]
 
 
 def count(samples: Sequence[Sample]) -> Counts:
@@ -70,14 +77,14 @@ def _size(sample: Sample) -> tuple[int, str]:
     return len(sample.tokens), sample.id
 
 
-def _batch(samples: list[Sample], device: str | torch.device) -> Batch:
+def _batch(samples: list[Sample]) -> Batch:
     targets = [_targets(s) for s in samples]
     counts = np.array([len(t) for t in targets])
     assert counts.all(), "samples without targets are dropped before packing"
     layout = _lay_out(samples, [int(t[-1]) for t in targets])
 
     def tensor(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(device)
+        return torch.from_numpy(values)
 
     def stream(of: Callable[[Sample], tuple[float, ...] | None]) -> Tensor | None:
         rows = [of(s) for s in samples]

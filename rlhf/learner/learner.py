@@ -108,7 +108,7 @@ class Learner:
         assert self._loss is not None and self._backend is not None, "a frozen model takes no gradient"
         divisor = common.divisor(self._loss.module.denominator(self._loss.config), counts)
         parts: list[dict[str, Metric]] = []
-        for batch in batches:
+        for batch in (batch.to(self._model.device) for batch in batches):
             with self._autocast():
                 out = self._loss.module.loss(forward(self._model, batch, self._spec), batch, self._loss.config)
             self._backend.backward(out.total / divisor)
@@ -138,7 +138,7 @@ class Learner:
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch, on the CPU: log-probs of the targets under the current weights."""
         out: list[Tensor] = []
-        for batch in batches:
+        for batch in (batch.to(self._model.device) for batch in batches):
             with self._autocast():
                 out.append(forward(self._model, batch, self._spec).logprobs_T.cpu())
         return out

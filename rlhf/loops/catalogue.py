@@ -15,6 +15,7 @@ SLOTS = {
     "task": "rlhf.tasks",
     "rewards": "rewards",
     "engine": "rollout",
+    "runtime": "rlhf.runtime",
     "filters": "rollout.filters",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",

@@ -84,7 +84,7 @@ class Collector:
                 count=self.samples_per_prompt,
             )
         with self.stage.phase("reward"):
-            return rubric.score_groups(groups, self.stage.rewards, self.stage.rubric, self.stage.tools)
+            return await self.stage.grader.grade(groups)
 
     def _filtered(self, group: Group) -> tuple[Group | None, str]:
         for component in self.filters.values():

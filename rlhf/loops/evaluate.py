@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rewards import rubric
-from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import EngineHandle, Tools
+from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Json, Prompt, StopReason, Verdict
@@ -85,25 +83,23 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluator:
-    """Everything an evaluation of one task needs besides an engine."""
+    """Everything an evaluation of one task needs besides an engine and a grader."""
 
     cfg: Config
     task: str
     prompts: Sequence[Prompt]
     tokenizer: PreTrainedTokenizerBase
-    rewards: Mapping[str, Component]
-    rubric: rubric.RubricConfig
     sampling: Sampling
     """Token budget and stop strings; temperature and top-p come from `cfg`."""
     seed: int
 
-    async def run(self, engine: EngineHandle, tools: Tools) -> Result:
+    async def run(self, engine: EngineHandle, grader: Grader) -> Result:
         """Measure the engine's current weights."""
         sampling = replace(self.sampling, temperature=self.cfg.temperature, top_p=self.cfg.top_p, top_k=0)
-        groups = await self._groups(engine, tools, sampling, count=self.cfg.samples)
+        groups = await self._groups(engine, grader, sampling, count=self.cfg.samples)
         alone: list[Group] = []
         if self.cfg.greedy:
-            alone = await self._groups(engine, tools, replace(sampling, temperature=0.0), count=1)
+            alone = await self._groups(engine, grader, replace(sampling, temperature=0.0), count=1)
         values: dict[str, list[float | None]] = {"sampled_accuracy": [_accuracy(g) for g in groups]}
         values |= {f"pass@{k}": [_pass_at(g, k) for g in groups] for k in self.cfg.k}
         values |= {"greedy_accuracy": [_accuracy(g) for g in alone]} if alone else {}
@@ -125,13 +121,13 @@ class Evaluator:
             ),
         )
 
-    async def _groups(self, engine: EngineHandle, tools: Tools, sampling: Sampling, *, count: int) -> list[Group]:
+    async def _groups(self, engine: EngineHandle, grader: Grader, sampling: Sampling, *, count: int) -> list[Group]:
         prompts = self.prompts[: self.cfg.prompts]
         seed = derive_seed(self.seed, "evaluate")
         groups = await sample_groups(
             engine, prompts, tokenizer=self.tokenizer, sampling=sampling, seed=seed, step=0, count=count
         )
-        return rubric.score_groups(groups, self.rewards, self.rubric, tools)
+        return await grader.grade(groups)
 
     def _interval(self, values: Sequence[float | None], name: str) -> Interval | None:
         gradable = [v for v in values if v is not None]
@@ -140,9 +136,9 @@ class Evaluator:
         return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
 
 
-async def measure(evaluators: Sequence[Evaluator], engine: EngineHandle, tools: Tools) -> list[Result]:
+async def measure(evaluators: Sequence[Evaluator], engine: EngineHandle, grader: Grader) -> list[Result]:
     """Every task with the engine's current weights, one after the other."""
-    return [await evaluator.run(engine, tools) for evaluator in evaluators]
+    return [await evaluator.run(engine, grader) for evaluator in evaluators]
 
 
 def by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:

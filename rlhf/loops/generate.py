@@ -58,7 +58,7 @@ class Config:
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Write the dataset, from wherever the stage's progress stands."""
-    frozen = stage.spawn_learner(LearnerRequest(None, cfg.learner, stage.sampling, 0))
+    frozen = await stage.spawn_learner(LearnerRequest(None, cfg.learner, stage.sampling, 0))
     sync = await stage.start(frozen, restore=False)
     collector = Collector(
         stage=stage,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
 from rlhf.loops.evaluate import Result, measure
+from rlhf.loops.settings import Settings
 from rlhf.report.stats import Interval
 from rlhf.runtime import host
 
@@ -30,20 +31,26 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder.existing(target) if target.is_dir() else RunFolder(Path(scratch))
         experiment = settings.read(folder.config if target.is_dir() else target, overrides)
-        host.prepare(experiment.settings.threads)
+        threads = host.prepare(experiment.settings.threads)
         home = folder.model if folder.model.exists() else Path(scratch) / "model"
         shared = setup.parts(experiment.settings, home)
         now = pipeline.standing(folder, shared.model_folder)
-        engine = setup.engine(experiment.settings, shared, now.weights)
         with shared.pool:
             setup.check_rewards(experiment.settings, shared)
-            results = asyncio.run(measure(setup.evaluators(experiment.settings, shared), engine, shared.pool))
+            results = asyncio.run(_measured(experiment.settings, shared, now.weights, threads))
     for result in results:
         show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
         found = {name: value for result in results for name, value in result.metrics().items()}
         write_whole(out, json.dumps({"step": now.progress.step, **found}, indent=1))
     return results
+
+
+async def _measured(settings: Settings, shared: setup.Parts, weights: Path, threads: int) -> list[Result]:
+    async with setup.running(settings, shared, threads=threads) as runtime:
+        engine = await runtime.engine(setup.engine(settings, weights))
+        grader = await runtime.grader(setup.grader(settings))
+        return await measure(setup.evaluators(settings, shared), engine, grader)
 
 
 def show(result: Result, *, of: str) -> None:

@@ -60,14 +60,14 @@ class Config:
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` updates, from wherever the stage's progress stands."""
-    trained = stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
+    trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
     sync = await stage.start(trained)
     rows = PromptStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
     for _ in stage.steps(cfg.steps):
         with stage.phase("data"):
             samples = [_sample(p, stage) for p in rows.take(stage.progress.cursor, cfg.batch_size)]
             stage.progress.cursor += cfg.batch_size
-            batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+            batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
         with stage.phase("update_actor"):
             await trained.forward_backward(batches, counts=count(samples))
             stats = await trained.optim_step()

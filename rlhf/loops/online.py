@@ -81,9 +81,9 @@ class Config:
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` steps, from wherever the stage's progress stands."""
     total = cfg.steps * cfg.epochs * cfg.minibatches
-    learner = stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total))
+    learner = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total))
     frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
-    stage.reference = stage.spawn_reference(frozen) if cfg.needs_reference else None
+    stage.reference = await stage.spawn_reference(frozen) if cfg.needs_reference else None
     sync = await stage.start(learner)
     prompts = PromptStream(of_tasks(stage.task.train(), cfg.tasks), seed=stage.seed, name=stage.name)
     collector = Collector(

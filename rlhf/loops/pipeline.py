@@ -27,7 +27,7 @@ from rlhf.report.record import other_tasks
 from rlhf.report.stats import Change
 from rlhf.report.tensorboard import TensorBoard
 from rlhf.runtime import host
-from rlhf.sync.inproc import InProcessSync
+from rlhf.runtime.roles import Runtime
 
 NUMERIC = ("git", "packages.", "cpu_threads", "gpu")
 """What of the environment can change the numbers of a run that goes on in another one."""
@@ -80,7 +80,7 @@ def _train(experiment: Experiment, folder: RunFolder, cache: Path | None) -> Non
     folder.cut(now.offsets)
     with shared.pool:
         setup.check(experiment, shared)
-        asyncio.run(_run(experiment, shared, folder, now))
+        asyncio.run(_run(experiment, shared, folder, now, threads=threads))
 
 
 def _made(part: Experiment, cache: Path) -> RunFolder:
@@ -114,7 +114,7 @@ def standing(folder: RunFolder, start: Path, *, before: int | None = None) -> St
     return Standing(Progress(**found.state["progress"]), found.folder, found.state["offsets"])
 
 
-async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing) -> None:
+async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing, *, threads: int) -> None:
     settings, progress = experiment.settings, now.progress
     tasks = [evaluator.task for evaluator in setup.evaluators(settings, shared)]
     total = sum(s.config.steps for s in experiment.stages)
@@ -131,7 +131,8 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
         def announce(stage: StageSettings) -> None:
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
 
-        await run_stages(experiment, shared, folder, now, recorder, announce=announce)
+        async with setup.running(settings, shared, threads=threads) as runtime:
+            await run_stages(experiment, shared, runtime, folder, now, recorder, announce=announce)
         recorder.close()
     result = summary.write(folder, progress)
     primary = Change(before=result.base_accuracy, after=result.final_accuracy)
@@ -141,6 +142,7 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
 async def run_stages(
     experiment: Experiment,
     shared: setup.Parts,
+    runtime: Runtime,
     folder: RunFolder,
     now: Standing,
     recorder: Recorder,
@@ -167,10 +169,12 @@ async def run_stages(
         announce(stage)
         last = progress.step - progress.stage_step + stage.config.steps
         here = Standing(progress, weights, {})
-        made = await run_stage(experiment, stage, shared, folder, here, recorder, stop_before=stop_before)
+        made = await run_stage(experiment, stage, shared, runtime, folder, here, recorder, stop_before=stop_before)
         if stop_before is not None and stop_before <= last:
             break
         weights = folder.checkpoints / f"step_{progress.step}"
+        if index + 1 < len(experiment.stages):
+            await made.close()
     return made
 
 
@@ -178,6 +182,7 @@ async def run_stage(
     experiment: Experiment,
     stage: StageSettings,
     shared: setup.Parts,
+    runtime: Runtime,
     folder: RunFolder,
     now: Standing,
     recorder: Recorder,
@@ -193,14 +198,11 @@ async def run_stage(
         task=shared.task,
         tokenizer=shared.tokenizer,
         sampling=settings.sampling,
-        device=shared.device,
-        rewards=settings.rewards,
-        rubric=settings.rubric,
-        tools=shared.pool,
-        engine=setup.engine(settings, shared, now.weights),
-        spawn_learner=setup.learner(settings, shared, now.weights, progress=progress),
-        spawn_reference=setup.learner(settings, shared, started_from, progress=progress),
-        make_sync=InProcessSync,
+        grader=await runtime.grader(setup.grader(settings)),
+        engine=await runtime.engine(setup.engine(settings, now.weights)),
+        spawn_learner=setup.learner(settings, runtime, now.weights, progress=progress),
+        spawn_reference=setup.learner(settings, runtime, started_from, progress=progress),
+        make_sync=runtime.sync,
         folder=folder,
         recorder=recorder,
         evaluators=setup.evaluators(settings, shared),

@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rewards import rubric
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
@@ -47,6 +46,7 @@ from rlhf.loops.recorder import Recorder
 from rlhf.loops.stage import CheckpointConfig, Stage
 from rlhf.losses import common
 from rlhf.runtime import host
+from rlhf.runtime.roles import Runtime
 
 Record = dict[str, Any]
 """A row of `samples.jsonl`."""
@@ -135,10 +135,15 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
     experiment = _quiet(settings.read(folder.config))
     records = list(read_lines(folder.samples))
     record = _find(records, sample_id, run)
-    host.prepare(experiment.settings.threads)
+    threads = host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
+
+    async def work(scratch: str) -> Replay:
+        async with setup.running(experiment.settings, shared, threads=threads) as runtime:
+            return await _replay(experiment, shared, runtime, folder, Path(scratch), record, records, announce)
+
     with tempfile.TemporaryDirectory() as scratch, shared.pool:
-        return asyncio.run(_replay(experiment, shared, folder, Path(scratch), record, records, announce))
+        return asyncio.run(work(scratch))
 
 
 def _show_training(console: Console, result: Replay) -> None:
@@ -168,6 +173,7 @@ def _show_training(console: Console, result: Replay) -> None:
 async def _replay(
     experiment: settings.Experiment,
     shared: setup.Parts,
+    runtime: Runtime,
     run: RunFolder,
     scratch: Path,
     record: Record,
@@ -178,7 +184,7 @@ async def _replay(
     begun = before.progress.step
     if steps := record["step"] - 1 - begun:
         announce(f"weights:   running {steps} training steps again, from step {begun}")
-    stage = await _at_work(experiment, shared, run, before, scratch, stop_before=record["step"])
+    stage = await _at_work(experiment, shared, runtime, run, before, scratch, stop_before=record["step"])
     request = Request(
         id=record["id"],
         prompt_tokens=tuple(record["prompt_tokens"]),
@@ -187,7 +193,7 @@ async def _replay(
     [completion] = await stage.engine.generate([request], sampling=stage.sampling)
     made = replace(_trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
     group = Group(prompt=_prompt(shared, record), trajectories=(made,))
-    [scored] = rubric.score_groups([group], stage.rewards, stage.rubric, stage.tools)
+    [scored] = await stage.grader.grade([group])
     together = [r for r in records if r["step"] == record["step"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     advantage, training = None, None
@@ -210,6 +216,7 @@ async def _replay(
 async def _at_work(
     experiment: settings.Experiment,
     shared: setup.Parts,
+    runtime: Runtime,
     run: RunFolder,
     before: pipeline.Standing,
     scratch: Path,
@@ -224,6 +231,7 @@ async def _at_work(
     stage = await pipeline.run_stages(
         experiment,
         shared,
+        runtime,
         folder,
         before,
         Recorder(folder, [], {}),
@@ -257,9 +265,8 @@ async def _training(
 async def _terms(cfg: online.Config, stage: Stage, sample: Sample) -> list[Term]:
     """The loss one token at a time, without the entropy bonus."""
     assert stage.trained is not None and sample.rollout_logprobs is not None
-    [there] = pack([sample], token_budget=len(sample.tokens), device=stage.device)
     [batch] = pack([sample], token_budget=len(sample.tokens))
-    [new_T] = await stage.trained.logprobs([there])
+    [new_T] = await stage.trained.logprobs([batch])
     old_T = new_T if batch.old_logprobs_T is None else batch.old_logprobs_T
     terms: list[Term] = []
     for t, token in enumerate(sample.tokens[sample.target_start :]):

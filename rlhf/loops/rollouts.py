@@ -62,6 +62,7 @@ async def sample_groups(
             text=completion.text,
             stop=completion.stop,
             policy_version=completion.policy_version,
+            versions=completion.versions,
             seed=request.seed,
         )
         for i, (request, completion) in enumerate(zip(requests, completions, strict=True))

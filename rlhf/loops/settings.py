@@ -60,6 +60,8 @@ class Settings:
     rubric: RubricConfig = field(default_factory=RubricConfig)
     engine: Component = slot("rollout", "transformers_engine")
     """What samples."""
+    runtime: Component = slot("rlhf.runtime", "local")
+    """Where engines, learners and reward workers live."""
     sampling: Sampling = field(default_factory=Sampling)
     """How rollouts are sampled; evaluation shares its token budget and stop strings."""
     evaluation: evaluate.Config = field(default_factory=evaluate.Config)

@@ -1,36 +1,35 @@
-"""Makes the pieces of a run from its settings: task, tokenizer, engine, learners. Called by the pipeline and commands.
-
-Everything is local to this process here; a cluster runtime provides the same handles.
+"""Makes the pieces of a run from its settings: task, tokenizer, the roles a runtime fills. Called by the pipeline and
+commands.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rewards import rubric
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
-from rlhf.core.protocols import EngineHandle, EngineSpec, LearnerHandle, Task
+from rlhf.core.protocols import LearnerHandle, Task
 from rlhf.core.types import Group, Prompt, StopReason, Trajectory
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
-from rlhf.learner.learner import Learner
 from rlhf.loops import offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings
 from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
-from rlhf.runtime.local import LocalEngine, LocalLearner
+from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, ModelFolder, Runtime, Site
 from rlhf.tasks import mix
 
 _RENDERED = 64
@@ -79,8 +78,7 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
         folder = _make_model(settings, model_folder, made)
     else:
         folder = model_folder
-    template = settings.model.chat_template if settings.model.init is None else None
-    tokenizer = load.load_tokenizer(folder, chat_template=template, trust_remote_code=settings.model.trust_remote_code)
+    tokenizer = opened(settings, folder).tokenizer()
     check_tokenizer(tokenizer)
     return Parts(
         task=made,
@@ -134,47 +132,57 @@ def answered(prompt: Prompt, text: str) -> Group:
     return Group(prompt=prompt, trajectories=(sample,))
 
 
-def model_loader(settings: Settings, shared: Parts, folder: Path) -> Callable[[], PreTrainedModel]:
-    """Loads a fresh copy of the weights in a folder."""
-    return lambda: load.load_model(
-        folder,
+def opened(settings: Settings, path: Path) -> ModelFolder:
+    """How a run opens the weights in a folder."""
+    return ModelFolder(
+        path=path,
         dtype=settings.model.dtype,
-        device=str(shared.device),
         trust_remote_code=settings.model.trust_remote_code,
+        chat_template=settings.model.chat_template if settings.model.init is None else None,
     )
 
 
-def engine(settings: Settings, shared: Parts, folder: Path) -> EngineHandle:
+@asynccontextmanager
+async def running(settings: Settings, shared: Parts, *, threads: int) -> AsyncIterator[Runtime]:
+    """What the roles of a run live in, while they do.
+
+    Args:
+        threads: CPU threads of this process.
+    """
+    site = Site(device=str(shared.device), pool=shared.pool, threads=threads)
+    runtime: Runtime = settings.runtime.module.start(settings.runtime.config, site)
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+
+
+def engine(settings: Settings, folder: Path) -> EngineRole:
     """The rollout engine, with the weights in a folder."""
-    fresh = model_loader(settings, shared, folder)
-    spec = EngineSpec(
-        path=folder,
-        dtype=settings.model.dtype,
-        device=str(shared.device),
-        trust_remote_code=settings.model.trust_remote_code,
-        load=lambda: (fresh(), shared.tokenizer),
-    )
-    return LocalEngine(settings.engine.module.build(settings.engine.config, spec))
+    return EngineRole(component=settings.engine, model=opened(settings, folder))
+
+
+def grader(settings: Settings) -> GraderRole:
+    """The rewards of a run."""
+    return GraderRole(rewards=settings.rewards, rubric=settings.rubric)
 
 
 def learner(
-    settings: Settings, shared: Parts, folder: Path, *, progress: Progress
-) -> Callable[[LearnerRequest], LearnerHandle]:
+    settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
+) -> Callable[[LearnerRequest], Awaitable[LearnerHandle]]:
     """Makes learners with the weights in a folder."""
-    fresh = model_loader(settings, shared, folder)
 
-    def spawn(request: LearnerRequest) -> LearnerHandle:
-        made = Learner(
-            fresh(),
-            shared.tokenizer,
-            request.cfg,
+    def spawn(request: LearnerRequest) -> Awaitable[LearnerHandle]:
+        role = LearnerRole(
+            model=opened(settings, folder),
             loss=request.loss,
+            cfg=request.cfg,
             transforms=request.transforms,
             total_updates=request.total_updates,
             version=progress.version,
             first_version=progress.stage_version,
         )
-        return LocalLearner(made)
+        return runtime.learner(role)
 
     return spawn
 
@@ -190,8 +198,6 @@ def evaluators(settings: Settings, shared: Parts) -> tuple[Evaluator, ...]:
             task=name,
             prompts=prompts,
             tokenizer=shared.tokenizer,
-            rewards=settings.rewards,
-            rubric=settings.rubric,
             sampling=settings.sampling,
             seed=settings.seed,
         )

@@ -6,18 +6,16 @@ A loop owns its order of events; everything with a cadence of its own (evaluatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from rewards.rubric import RubricConfig
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import EngineHandle, LearnerHandle, Task, Tools, WeightSync
+from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Task, WeightSync
 from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
@@ -85,14 +83,11 @@ class Stage:
     task: Task
     tokenizer: PreTrainedTokenizerBase
     sampling: Sampling
-    device: torch.device
-    rewards: Mapping[str, Component]
-    rubric: RubricConfig
-    tools: Tools
+    grader: Grader
     engine: EngineHandle
-    spawn_learner: Callable[[LearnerRequest], LearnerHandle]
+    spawn_learner: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A learner with the current weights; with no loss a frozen one."""
-    spawn_reference: Callable[[LearnerRequest], LearnerHandle]
+    spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A frozen learner with the weights that the stage started from."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
@@ -161,10 +156,16 @@ class Stage:
             with self.phase("checkpoint"):
                 await self.save(trained, end_of_stage=last)
 
+    async def close(self) -> None:
+        """Give back what the stage's learners hold; its engine goes on to the next stage."""
+        for held in (self.trained, self.reference):
+            if held is not None:
+                await held.close()
+
     async def evaluate(self, *, keep: bool) -> None:
         """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
         with self.phase("eval"):
-            results = await measure(self.evaluators, self.engine, self.tools)
+            results = await measure(self.evaluators, self.engine, self.grader)
         where = {"step": self.progress.step, "stage": self.name}
         for result in results:
             self.recorder.add(result.metrics())

@@ -91,7 +91,7 @@ async def update(cfg: Config, part: Sequence[Sample], *, stage: Stage, learner: 
     signal = [s for s in part if not free or any(s.advantages or ())]
     if not signal:
         return {}
-    batches = pack(signal, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+    batches = pack(signal, token_budget=cfg.learner.micro_batch_tokens, multiple=learner.ranks)
     await learner.forward_backward(batches, counts=count(part))
     stats = await learner.optim_step()
     stage.progress.version = stats.version
@@ -118,7 +118,7 @@ def split(cfg: Config, samples: Sequence[Sample], *, seed: int, step: int) -> li
 
 async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample], stage: Stage) -> Rows:
     """Log-probs of every response token under a model."""
-    batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, device=stage.device)
+    batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=model.ranks)
     out: dict[str, tuple[float, ...]] = {}
     for batch, logprobs_T in zip(batches, await model.logprobs(batches), strict=True):
         sizes = [int(n) for n in batch.target_counts_S.tolist()]

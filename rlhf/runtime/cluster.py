@@ -37,16 +37,21 @@ class Request:
     """
 
     learner_ranks: int = 1
+    """Processes that share the training of every learner."""
     engines: int = 1
+    """Replicas of the rollout engine."""
     tensor_parallel: int = 1
     """Devices per engine."""
     reward_workers: int = 1
+    """Processes that grade."""
     colocate: bool = False
+    """Engines and learner ranks share devices and take turns on them."""
     gpus: str = "auto"
     """auto: roles take GPUs where a node has any; 0: they compute on CPUs; 1: there must be GPUs."""
     nodes: int = 1
     """Nodes that must be there; more are used too."""
     cpus_per_rank: int = 1
+    """Cores, and threads, of a learner rank."""
     cpus_per_engine: int = 1
     """Cores of a whole engine; on GPUs its first worker holds them."""
 
@@ -54,9 +59,9 @@ class Request:
         counts = ("learner_ranks", "engines", "tensor_parallel", "nodes", "cpus_per_rank", "cpus_per_engine")
         for name, least in {**dict.fromkeys(counts, 1), "reward_workers": 0}.items():
             if vars(self)[name] < least:
-                raise ConfigError(f"runtime.{name}", f"{vars(self)[name]} is too few", fix=f"use {least} or more")
+                raise ConfigError(name, f"{vars(self)[name]} is too few", fix=f"use {least} or more")
         if self.gpus not in GPU_CHOICES:
-            raise ConfigError("runtime.gpus", f"'{self.gpus}' is unknown", fix=did_you_mean(self.gpus, GPU_CHOICES))
+            raise ConfigError("gpus", f"'{self.gpus}' is unknown", fix=did_you_mean(self.gpus, GPU_CHOICES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,54 @@ that threads would only make them slower.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from rewards.pool import WorkerPool
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts, Engine, Learner
+from rlhf.core.protocols import Counts, Engine, EngineHandle, Grader, Learner, LearnerHandle, WeightSync
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Batch, Completion, Request, UpdateStats
+from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime, Site
+from rlhf.sync.inproc import InProcessSync
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Nothing to set."""
+
+
+def start(cfg: Config, site: Site) -> Runtime:
+    """A runtime of this process; nothing is started."""
+    return LocalRuntime(site)
+
+
+class LocalRuntime:
+    """Implements `Runtime` with objects."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def engine(self, role: EngineRole) -> EngineHandle:
+        """An engine of its own."""
+        return LocalEngine(role.build(self._site.device))
+
+    async def learner(self, role: LearnerRole) -> LearnerHandle:
+        """A learner of its own."""
+        return LocalLearner(role.build(self._site.device))
+
+    async def grader(self, role: GraderRole) -> Grader:
+        """Grades with the workers of the site."""
+        return LocalGrader(role, self._site.pool)
+
+    def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
+        """Copies tensors."""
+        return InProcessSync(learner, engine)
+
+    async def close(self) -> None:
+        """Nothing to end."""
 
 
 class LocalEngine:
@@ -40,11 +80,27 @@ class LocalEngine:
         self._engine.resume()
 
 
+class LocalGrader:
+    """Rewards in this process; what could hang or crash runs in the pool's workers."""
+
+    def __init__(self, role: GraderRole, pool: WorkerPool) -> None:
+        self._role, self._pool = role, pool
+
+    async def grade(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.grade`."""
+        return self._role.grade(groups, self._pool)
+
+
 class LocalLearner:
     """A learner in this process."""
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
+
+    @property
+    def ranks(self) -> int:
+        """One."""
+        return 1
 
     async def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> dict[str, Metric]:
         """See `Learner.forward_backward`."""
@@ -69,3 +125,7 @@ class LocalLearner:
     async def load(self, folder: Path) -> None:
         """See `Learner.load`."""
         self._learner.load(folder)
+
+    async def close(self) -> None:
+        """Forget the learner."""
+        del self._learner

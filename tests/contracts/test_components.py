@@ -54,6 +54,7 @@ CONTRACTS = {
     ),
     "rewards": of_protocol(protocols.RewardModule),
     "engine": Slot({"build": ("cfg", "spec")}),
+    "runtime": Slot({"start": ("cfg", "site")}),
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),

@@ -13,10 +13,13 @@ import tiny_model
 import torch
 
 from rewards.pool import WorkerPool
+from rewards.rubric import RubricConfig
+from rlhf.core import config
 from rlhf.core.types import Prompt
 from rlhf.loops import evaluate, settings, setup
 from rlhf.report.stats import Interval
-from rlhf.runtime.local import LocalEngine
+from rlhf.runtime.local import LocalEngine, LocalGrader
+from rlhf.runtime.roles import GraderRole
 from rollout.scripted_engine import Config, ScriptedEngine
 
 SMALL = {"min_terms": 2, "max_terms": 2, "train_size": 20, "held_out_size": 8}
@@ -55,8 +58,11 @@ def run(found: Sequence[evaluate.Evaluator], answer: dict[str, list[str]]) -> li
     cfg = Config(completions=answer, default=["#### 99"])
     engine = LocalEngine(ScriptedEngine(tiny_model.model(), tiny_model.tokenizer(), cfg))
 
+    rewards = {"math": config.build_component("rewards", "math", "rewards.math")}
+    grader = LocalGrader(GraderRole(rewards=rewards, rubric=RubricConfig()), WorkerPool())
+
     async def every() -> list[evaluate.Result]:
-        return [await evaluator.run(engine, WorkerPool()) for evaluator in found]
+        return [await evaluator.run(engine, grader) for evaluator in found]
 
     return asyncio.run(every())
 

@@ -138,3 +138,23 @@ def test_counts_are_of_targets_and_of_sequences_that_have_some() -> None:
     empty = replace(SHORT, id="none", target_mask=(False, False))
     assert [num_targets(s) for s in (LONG, SHORT, empty)] == [2, 1, 0]
     assert count([LONG, SHORT, empty]) == Counts(tokens=3, sequences=2)
+
+
+@pytest.mark.parametrize(("multiple", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4)])
+def test_ranks_that_share_the_work_get_as_many_batches_each(multiple: int, expected: int) -> None:
+    samples = [replace(LONG, id=str(i), tokens=(i, *LONG.tokens[1:])) for i in range(5)]
+    batches = pack(samples, token_budget=99, multiple=multiple)
+    assert len(batches) == expected
+    assert sorted(name for batch in batches for name in batch.ids) == ["0", "1", "2", "3", "4"]
+
+
+def test_too_few_samples_for_the_ranks_are_not_split_further() -> None:
+    assert len(pack([LONG, SHORT], token_budget=99, multiple=3)) == 2
+
+
+def test_a_batch_moves_with_all_its_streams() -> None:
+    (batch,) = pack([LONG, SHORT], token_budget=7)
+    there = batch.to(torch.device("meta"))
+    assert there.spans == batch.spans and there.ids == batch.ids and there.ref_logprobs_T is None
+    moved = [value for value in asdict(there).values() if isinstance(value, torch.Tensor)]
+    assert len(moved) == 9 and all(value.is_meta for value in moved)

@@ -275,12 +275,12 @@ def test_a_refusal_names_the_key_the_numbers_and_the_fix(
 
 @pytest.mark.parametrize("name", ["learner_ranks", "engines", "tensor_parallel", "nodes", "cpus_per_rank"])
 def test_nothing_of_a_role_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"runtime\.{name}: 0 is too few"):
+    with pytest.raises(ConfigError, match=rf"^{name}: 0 is too few"):
         Request(**{name: 0})
 
 
 def test_an_unknown_choice_of_gpus_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"runtime\.gpus"):
+    with pytest.raises(ConfigError, match=r"^gpus"):
         Request(gpus="maybe")
     assert Request(reward_workers=0).reward_workers == 0
 

@@ -1,0 +1,228 @@
+"""What runs inside the processes of a cluster: an engine, a learner rank, a grader.
+
+Plain classes, made remote by `rlhf.runtime.ray`; their methods are those of the protocols, so that a handle has nothing
+to translate. A rank hosts every learner of the run by name (the one that trains, a frozen reference), so that a new
+stage needs no new process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rewards.pool import WorkerPool
+from rlhf.core.errors import ConfigError
+from rlhf.core.metrics import Metric
+from rlhf.core.protocols import Counts
+from rlhf.core.sampling import Sampling
+from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.learner.learner import Learner
+from rlhf.runtime import host, stacks
+from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole
+from rlhf.sync.buckets import Bucket, buckets, checksums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """Where an actor computes."""
+
+    folder: Path
+    """Working directory of the run: relative paths in a config start here."""
+    threads: int
+    device: str
+
+
+class _Actor:
+    """A process of its own, prepared for what it computes."""
+
+    def __init__(self, around: Surroundings) -> None:
+        os.chdir(around.folder)
+        host.prepare(around.threads)
+        stacks.listen()
+
+    def where(self) -> tuple[str, int]:
+        """Ray's id of the node, and the process id; the first call, answered when the actor is ready."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+
+class EngineActor(_Actor):
+    """An engine in a process of its own.
+
+    Calls come from several threads. An engine that cannot be interrupted is used by one at a time: a pause waits for
+    the end of what is being generated, and what comes while it is paused waits for `resume`.
+    """
+
+    def __init__(self, role: EngineRole, around: Surroundings) -> None:
+        super().__init__(around)
+        self._engine = role.build(around.device)
+        self._turn = None if self._engine.interruptible else threading.Lock()
+
+    def version(self) -> int:
+        """See `Engine.version`."""
+        return self._engine.version
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        if self._turn is None:
+            return self._engine.generate(requests, sampling=sampling)
+        with self._turn:
+            return self._engine.generate(requests, sampling=sampling)
+
+    def load_bucket(self, version: int, bucket: Bucket, verify: bool) -> dict[str, int]:
+        """Load a part of the weights while paused. Returns checksums of what arrived, if asked to."""
+        self._engine.load_weights(version, bucket.tensors())
+        return checksums(bucket.tensors()) if verify else {}
+
+    def pause(self) -> None:
+        """See `Engine.pause`."""
+        if self._turn is not None:
+            self._turn.acquire()
+        self._engine.pause()
+
+    def resume(self) -> None:
+        """See `Engine.resume`."""
+        self._engine.resume()
+        if self._turn is not None:
+            self._turn.release()
+
+    def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        self._engine.wake()
+
+
+class RankActor(_Actor):
+    """One rank of the run's learners."""
+
+    def __init__(self, rank: int, ranks: int, around: Surroundings) -> None:
+        super().__init__(around)
+        self._rank, self._ranks, self._around = rank, ranks, around
+        self._learners: dict[str, Learner] = {}
+
+    def address(self) -> tuple[str, int]:
+        """Where the first rank can be met: its address as others see it, and a port that is free."""
+        import ray
+
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def join(self, address: str, port: int) -> None:
+        """Say where the ranks meet, as torch.distributed reads it."""
+        os.environ |= {
+            "MASTER_ADDR": address,
+            "MASTER_PORT": str(port),
+            "RANK": str(self._rank),
+            "WORLD_SIZE": str(self._ranks),
+            "LOCAL_RANK": "0",
+        }
+
+    def open(self, name: str, role: LearnerRole) -> None:
+        """Make a learner.
+
+        Raises:
+            UserError: of the model or the config.
+        """
+        self._learners[name] = role.build(self._around.device)
+
+    def close(self, name: str) -> None:
+        """Forget a learner and its memory."""
+        del self._learners[name]
+
+    def forward_backward(self, name: str, batches: Sequence[Batch], counts: Counts) -> dict[str, Metric]:
+        """See `Learner.forward_backward`, for this rank's share."""
+        return self._learners[name].forward_backward(batches, counts=counts)
+
+    def optim_step(self, name: str) -> UpdateStats:
+        """See `Learner.optim_step`."""
+        return self._learners[name].optim_step()
+
+    def logprobs(self, name: str, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.logprobs`, for this rank's share."""
+        return self._learners[name].logprobs(batches)
+
+    def save(self, name: str, folder: Path) -> None:
+        """See `Learner.save`."""
+        self._learners[name].save(folder)
+
+    def load(self, name: str, folder: Path) -> None:
+        """See `Learner.load`."""
+        self._learners[name].load(folder)
+
+    def send(
+        self, name: str, version: int, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float
+    ) -> list[int]:
+        """Give the weights of a learner to engines, bucket by bucket. All ranks take part, the first one sends.
+
+        Args:
+            engines: actors, paused.
+            limit_s: how long an engine may take for a bucket.
+
+        Returns:
+            Places of the engines that are lost; the others have the weights.
+
+        Raises:
+            RuntimeError: what arrived is not what was sent.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        weights = self._learners[name].weights()
+        if self._rank:
+            deque(weights, maxlen=0)
+            return []
+        there = dict(enumerate(engines))
+        for bucket in buckets(weights, size_mib=bucket_mib):
+            shared = ray.put(bucket)
+            expected = checksums(bucket.tensors()) if verify else {}
+            answers: dict[int, Any] = {
+                place: engine.load_bucket.remote(version, shared, verify) for place, engine in there.items()
+            }
+            for place, answer in answers.items():
+                try:
+                    found: dict[str, int] = ray.get(answer, timeout=limit_s)
+                except RayTaskError:
+                    raise
+                except RayError:
+                    del there[place]
+                    continue
+                broken = [tensor for tensor, value in expected.items() if found.get(tensor) != value]
+                if broken:
+                    raise RuntimeError(f"engine {place} received other bytes of {broken[0]} than were sent")
+        return [place for place in range(len(engines)) if place not in there]
+
+
+class GraderActor(_Actor):
+    """Rewards in a process of its own, with killable workers of its own."""
+
+    def __init__(self, role: GraderRole, around: Surroundings) -> None:
+        super().__init__(around)
+        self._role, self._pool = role, WorkerPool()
+
+    def grade(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.grade`."""
+        return self._role.grade(groups, self._pool)
+
+
+def one_rank(ranks: int, backend: str) -> None:
+    """Refuse more ranks than a backend knows.
+
+    Raises:
+        ConfigError: naming the backend that knows more.
+    """
+    if ranks > 1 and backend == "torch_backend":
+        fix = "use learner.backend=deepspeed_backend, or runtime.learner_ranks=1"
+        raise ConfigError("runtime.learner_ranks", f"torch_backend trains on one rank, not on {ranks}", fix=fix)

@@ -1,0 +1,227 @@
+"""The cluster runtime at work: what `rlhf.runtime.ray` names.
+
+    consumes    roles, as the loops ask for them
+    produces    handles whose methods are those of the local runtime
+    waits for   the nodes, then every actor's readiness
+
+Actors are placed by `placement`. Engines and the processes of learner ranks are kept over the stages of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from rlhf.core.errors import ConfigError
+from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, WeightSync
+from rlhf.runtime import placement, stacks
+from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings, one_rank
+from rlhf.runtime.cluster import Bundle, Node, Placement, Role, Seat
+from rlhf.runtime.ray import Config
+from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, call
+from rlhf.runtime.remote_sync import RemoteSync
+from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime
+from rlhf.runtime.watchdog import Missed, Watchdog
+
+LOOPBACK = "127.0.0.1"
+READY_S = 120
+"""How long a placement group may take that the arithmetic has found to fit."""
+LOOK_S = 20
+"""How long a node is given to say what its actors do."""
+CONCURRENT_CALLS = 64
+"""Of an engine: calls that generate, and those that pause, load and resume meanwhile."""
+
+
+def start(cfg: Config) -> Runtime:
+    """Join or start Ray and reserve what the run asks for.
+
+    Raises:
+        ConfigError: there is no such Ray, its nodes do not come, or the run does not fit them.
+    """
+    _connect(cfg)
+    try:
+        placed = placement.place(cfg, _nodes(cfg))
+        return RayRuntime(cfg, placed, _reserve(placed))
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+class RayRuntime:
+    """Implements `Runtime` with actors."""
+
+    def __init__(self, cfg: Config, placed: Placement, groups: dict[str, PlacementGroup]) -> None:
+        self._cfg, self._placed, self._groups = cfg, placed, groups
+        self._watch = Watchdog(cfg.deadlines, report=self._report)
+        self._engines: list[RemoteEngine] = []
+        self._ranks: list[Remote] = []
+        self._graders: list[Remote] = []
+        self._learners = 0
+        self._restarts = 0
+
+    async def engine(self, role: EngineRole) -> EngineHandle:
+        """The engines of the run; a later stage finds those of an earlier one, and gives them its weights."""
+        if not self._engines:
+            role = replace(role, model=role.model.resolved())
+            seats = [workers[0] for workers in self._placed.of(Role.ENGINE)]
+            actors = [self._spawn(EngineActor, seat, role, calls=CONCURRENT_CALLS) for seat in seats]
+            remotes = [await self._ready(actor, f"engine {i}") for i, actor in enumerate(actors)]
+            self._engines = [RemoteEngine(r, self._watch, bucket_mib=self._cfg.sync.bucket_mib) for r in remotes]
+        assert len(self._engines) == 1
+        return self._engines[0]
+
+    async def learner(self, role: LearnerRole) -> LearnerHandle:
+        """A learner on the ranks of the run."""
+        one_rank(self._cfg.learner_ranks, "torch_backend")
+        if not self._ranks:
+            self._ranks = await self._spawn_ranks()
+        self._learners += 1
+        made = RemoteLearner(self._ranks, f"learner {self._learners}", self._watch)
+        role = replace(role, model=role.model.resolved())
+        await made.every([rank.actor.open.remote(made.name, role) for rank in self._ranks], "load a learner")
+        return made
+
+    async def grader(self, role: GraderRole) -> Grader:
+        """Graders with the rewards of the run."""
+        if not self._graders:
+            seats = [seat for (seat,) in self._placed.of(Role.REWARD_WORKER)]
+            actors = [self._spawn(GraderActor, seat, role) for seat in seats]
+            names = [f"reward worker {seat.index}" for seat in seats]
+            self._graders = [await self._ready(actor, name) for actor, name in zip(actors, names, strict=True)]
+        return RemoteGrader(self._graders, self._watch)
+
+    def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
+        """From the ranks of a learner to all engines."""
+        assert isinstance(learner, RemoteLearner)
+        return RemoteSync(
+            learner, self._engines, self._watch, bucket_mib=self._cfg.sync.bucket_mib, verify=self._cfg.sync.verify
+        )
+
+    async def close(self) -> None:
+        """End every actor and leave Ray; one that was started here ends with it."""
+        for remote in (*(e.remote for e in self._engines), *self._ranks, *self._graders):
+            ray.kill(remote.actor)
+        for group in self._groups.values():
+            remove_placement_group(group)
+        ray.shutdown()
+
+    async def _spawn_ranks(self) -> list[Remote]:
+        seats = [seat for (seat,) in self._placed.of(Role.RANK)]
+        actors = [self._spawn(RankActor, seat, seat.index, len(seats)) for seat in seats]
+        ranks = [
+            await self._ready(actor, f"learner rank {seat.index}") for actor, seat in zip(actors, seats, strict=True)
+        ]
+        address, port = await call(ranks[0].actor.address.remote(), self._watch, role=ranks[0].name, phase="join")
+        for rank in ranks:
+            await call(rank.actor.join.remote(address, port), self._watch, role=rank.name, phase="join")
+        return ranks
+
+    def _spawn(self, kind: Callable[..., Any], seat: Seat, *arguments: object, calls: int = 1) -> Any:
+        """Start an actor in its place; it is not ready yet."""
+        around = Surroundings(folder=Path.cwd(), threads=max(1, seat.cores), device="cuda" if seat.gpus else "cpu")
+        strategy = PlacementGroupSchedulingStrategy(
+            self._groups[seat.group], seat.bundle, placement_group_capture_child_tasks=True
+        )
+        threads = str(around.threads)
+        options: dict[str, Any] = {
+            "num_cpus": seat.cpus,
+            "num_gpus": seat.gpus,
+            "max_restarts": 0,
+            "max_concurrency": calls,
+            "scheduling_strategy": strategy,
+            "runtime_env": {"env_vars": _environment() | {"OMP_NUM_THREADS": threads}},
+        }
+        remote: Any = ray.remote(kind)
+        return remote.options(**options).remote(*arguments, around)
+
+    async def _ready(self, actor: Any, name: str) -> Remote:
+        where = await call(actor.where.remote(), self._watch, role=name, phase=f"start of {name.rstrip(' 0123456789')}")
+        return Remote(actor, name, *where)
+
+    async def _report(self, missed: Missed) -> None:
+        """Say who did not answer, and what every actor is doing."""
+        lines = [f"watchdog: {missed}"]
+        for remote in (*(e.remote for e in self._engines), *self._ranks, *self._graders):
+            lines.append(f"--- {remote.name} on node {remote.node[:8]}")
+            lines.append(_on_node(remote.node, stacks.look, remote.pid))
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _connect(cfg: Config) -> None:
+    if cfg.address is not None:
+        try:
+            ray.init(address=cfg.address, log_to_driver=False)
+        except ConnectionError as error:
+            fix = "start it (ray start --head), check the address and RAY_AUTH_TOKEN, or set runtime.address=null"
+            raise ConfigError("runtime.address", f"there is no Ray at {cfg.address}: {error}", fix=fix) from error
+        return
+    # Cores are a matter of booking: a laptop with two of them runs four roles, which take turns.
+    gpus = 0 if cfg.gpus == "0" else None
+    need = placement.needed(cfg, on_gpus=False)
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, int(-(-need.cpus // 1))),
+        num_gpus=gpus,
+        include_dashboard=False,
+        object_store_memory=cfg.object_store_mib * 2**20,
+        log_to_driver=False,
+        _node_ip_address=LOOPBACK,
+    )
+
+
+def _nodes(cfg: Config) -> list[Node]:
+    """The nodes that are there, once there are enough."""
+    end = time.monotonic() + cfg.nodes_wait_s
+    while True:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if len(alive) >= cfg.nodes or time.monotonic() > end:
+            return [
+                Node(
+                    name=node["NodeID"],
+                    cpus=int(node["Resources"].get("CPU", 0)),
+                    gpus=int(node["Resources"].get("GPU", 0)),
+                )
+                for node in sorted(alive, key=lambda node: node["NodeManagerAddress"])
+            ]
+        time.sleep(0.5)
+
+
+def _reserve(placed: Placement) -> dict[str, PlacementGroup]:
+    groups: dict[str, PlacementGroup] = {}
+    for group in placed.groups:
+        made = placement_group([bundle.resources() for bundle in group.bundles], strategy=group.strategy.value)
+        groups[group.name] = made
+        if not made.wait(READY_S):
+            free = ray.available_resources()
+            have = Bundle(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))
+            fix = "end what else runs on this Ray, or ask for less under runtime"
+            problem = f"group '{group.name}' got no place in {READY_S} s; free: {have.cpus:g} cores, {have.gpus:g} GPUs"
+            raise ConfigError("runtime", problem, fix=fix)
+    return groups
+
+
+def _environment() -> dict[str, str]:
+    """What an actor inherits besides what Ray's own processes were started with."""
+    kept = ("HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM", "GOMP_SPINCOUNT", "MALLOC_ARENA_MAX")
+    path = [entry or os.getcwd() for entry in sys.path]
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def _on_node(node: str, function: Callable[[int], str], argument: int) -> str:
+    """Run a function on a node, beside its actors; a node that does not answer is named as such."""
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    task: Any = ray.remote(function)
+    task = task.options(num_cpus=0, scheduling_strategy=strategy)
+    try:
+        return ray.get(task.remote(argument), timeout=LOOK_S)
+    except RayError as error:
+        return f"(its node does not answer: {type(error).__name__})"

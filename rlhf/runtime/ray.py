@@ -1,0 +1,67 @@
+"""The cluster runtime: engines, learner ranks and graders are Ray actors, on one machine or many.
+
+It joins the Ray at `address` or starts one on this machine. Actors belong to the driver's job: when the driver ends,
+whatever ends it, Ray ends them. This file is what a config names; `on_ray` does the work, and is imported only when a
+run starts, because Ray reads its environment once, when it is imported.
+
+Safe by default: a Ray that we start listens on the loopback address only and asks every caller for a token of this run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+from dataclasses import dataclass, field
+
+from rlhf.core.errors import ConfigError
+from rlhf.runtime import watchdog
+from rlhf.runtime.cluster import Request
+from rlhf.runtime.roles import Runtime, Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """How weights travel from ranks to engines."""
+
+    bucket_mib: int = 64
+    """Bytes that travel at once, in MiB: the extra memory of a sync."""
+    verify: bool = False
+    """Compare a checksum of every tensor on both sides."""
+
+    def __post_init__(self) -> None:
+        if self.bucket_mib < 1:
+            raise ConfigError("bucket_mib", f"{self.bucket_mib} holds no weight", fix="use 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Request):
+    """A run over several processes, on one machine or many."""
+
+    address: str | None = None
+    """Of a running Ray: `auto` or host:port; null starts one on this machine."""
+    nodes_wait_s: float = 300.0
+    """How long to wait for `nodes`, in seconds."""
+    object_store_mib: int = 512
+    """Shared memory of a Ray that is started here, in MiB."""
+    max_restarts: int = 3
+    """How often a lost learner is brought back from the last checkpoint before the run ends."""
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    deadlines: watchdog.Deadlines = field(default_factory=watchdog.Deadlines)
+
+
+def start(cfg: Config, site: Site) -> Runtime:
+    """Join or start Ray and reserve what the run asks for.
+
+    Raises:
+        ConfigError: Ray is not installed or not there, its nodes do not come, or the run does not fit them.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("runtime.name", "ray is not installed", fix="pip install 'rlhf[cluster]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if cfg.address is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    from rlhf.runtime import on_ray
+
+    return on_ray.start(cfg)

@@ -1,0 +1,189 @@
+"""Typed handles over actors: what the loops hold when a role lives in another process.
+
+Each implements the awaitable protocol of its role (`EngineHandle`, `LearnerHandle`, `Grader`). Every call has a
+deadline; an actor's own errors arrive as what they were, and the end of an actor as `LostError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+from torch import Tensor
+
+from rlhf.core.errors import LostError
+from rlhf.core.metrics import Metric, merge
+from rlhf.core.protocols import Counts
+from rlhf.core.sampling import Sampling
+from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.runtime.watchdog import Watchdog
+from rlhf.sync.buckets import buckets
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An actor, its name in messages, and where it is."""
+
+    actor: ActorHandle[Any]
+    name: str
+    node: str
+    """Ray's id of its node."""
+    pid: int
+
+
+async def call(answer: Awaitable[T], watch: Watchdog, *, role: str, phase: str, peer: str = "") -> T:
+    """Wait for an actor's answer.
+
+    Raises:
+        LostError: the actor died, or did not answer in time. Any other error is the actor's own.
+    """
+    try:
+        return await watch.call(answer, role=role, phase=phase, peer=peer)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        raise LostError(role, f"{type(error).__name__} in phase '{phase}': {str(error).strip()}") from error
+
+
+class RemoteEngine:
+    """Implements `EngineHandle`."""
+
+    def __init__(self, remote: Remote, watch: Watchdog, *, bucket_mib: int) -> None:
+        self.remote, self._watch, self._bucket_mib = remote, watch, bucket_mib
+
+    async def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        return await self._call(self.remote.actor.generate.remote(requests, sampling), "gen")
+
+    async def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """See `Engine.load_weights`; from this process, bucket by bucket."""
+        for bucket in buckets(tensors, size_mib=self._bucket_mib):
+            await self._call(self.remote.actor.load_bucket.remote(version, bucket, False), "sync")
+
+    async def pause(self) -> None:
+        """See `Engine.pause`."""
+        await self._call(self.remote.actor.pause.remote(), "pause")
+
+    async def resume(self) -> None:
+        """See `Engine.resume`."""
+        await self._call(self.remote.actor.resume.remote(), "resume")
+
+    async def version(self) -> int:
+        """See `Engine.version`."""
+        return await self._call(self.remote.actor.version.remote(), "version")
+
+    async def sleep(self) -> None:
+        """See `Engine.sleep`."""
+        await self._call(self.remote.actor.sleep.remote(), "sleep")
+
+    async def wake(self) -> None:
+        """See `Engine.wake`."""
+        await self._call(self.remote.actor.wake.remote(), "wake")
+
+    async def _call(self, answer: Awaitable[T], phase: str) -> T:
+        return await call(answer, self._watch, role=self.remote.name, phase=phase)
+
+
+class RemoteLearner:
+    """Implements `LearnerHandle` over the ranks that share a learner; every rank hears every call, in the same order.
+
+    Args:
+        ranks: in order.
+        name: of the learner; the ranks host several.
+    """
+
+    def __init__(self, ranks: Sequence[Remote], name: str, watch: Watchdog) -> None:
+        self.members, self.name, self._watch = ranks, name, watch
+
+    @property
+    def ranks(self) -> int:
+        """How many share the work."""
+        return len(self.members)
+
+    async def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> dict[str, Metric]:
+        """See `Learner.forward_backward`."""
+        answers = [
+            rank.actor.forward_backward.remote(self.name, batches[i :: self.ranks], counts)
+            for i, rank in enumerate(self.members)
+        ]
+        return merge(await self.every(answers, "backward"))
+
+    async def optim_step(self) -> UpdateStats:
+        """See `Learner.optim_step`; the metrics of all ranks are merged."""
+        first, *others = await self.every([r.actor.optim_step.remote(self.name) for r in self.members], "step")
+        assert all(other.version == first.version for other in others), "ranks step together"
+        return UpdateStats(
+            version=first.version,
+            grad_norm=first.grad_norm,
+            lr=first.lr,
+            metrics=merge([first.metrics, *(other.metrics for other in others)]),
+        )
+
+    async def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.logprobs`."""
+        answers = [
+            rank.actor.logprobs.remote(self.name, batches[i :: self.ranks]) for i, rank in enumerate(self.members)
+        ]
+        out: dict[int, Tensor] = {}
+        for i, share in enumerate(await self.every(answers, "logprobs")):
+            out |= dict(zip(range(i, len(batches), self.ranks), share, strict=True))
+        return [out[i] for i in range(len(batches))]
+
+    async def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Never called: weights go from the ranks to the engines, not through the driver."""
+        raise AssertionError("a remote learner's weights are sent, not fetched")
+
+    async def save(self, folder: Path) -> None:
+        """See `Learner.save`."""
+        await self.every([r.actor.save.remote(self.name, folder.resolve()) for r in self.members], "save")
+
+    async def load(self, folder: Path) -> None:
+        """See `Learner.load`."""
+        await self.every([r.actor.load.remote(self.name, folder.resolve()) for r in self.members], "load")
+
+    async def close(self) -> None:
+        """Free its memory on every rank."""
+        await self.every([r.actor.close.remote(self.name) for r in self.members], "close")
+
+    async def every(self, answers: Sequence[Awaitable[T]], phase: str) -> list[T]:
+        """Wait for all ranks; the first loss is told at once, since the others then wait for the lost one."""
+        peers = f"the other {self.ranks - 1} rank(s)" if self.ranks > 1 else ""
+        tasks = [
+            asyncio.ensure_future(call(answer, self._watch, role=rank.name, phase=phase, peer=peers))
+            for rank, answer in zip(self.members, answers, strict=True)
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+class RemoteGrader:
+    """Implements `Grader` over several workers: groups are dealt out evenly."""
+
+    def __init__(self, workers: Sequence[Remote], watch: Watchdog) -> None:
+        self._workers, self._watch = workers, watch
+
+    async def grade(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.grade`."""
+        count = len(self._workers)
+        shares = [groups[i::count] for i in range(count)]
+        parts = await asyncio.gather(
+            *(
+                call(worker.actor.grade.remote(share), self._watch, role=worker.name, phase="reward")
+                for worker, share in zip(self._workers, shares, strict=True)
+                if share
+            )
+        )
+        out: dict[int, Group] = {}
+        for i, part in enumerate(parts):
+            out |= dict(zip(range(i, len(groups), count), part, strict=True))
+        return [out[i] for i in range(len(groups))]

@@ -1,0 +1,146 @@
+"""What a run asks of a runtime: models to open and roles to fill, as data that can travel to another process.
+
+A runtime (`local`, `ray`) decides where a role lives; what a role is made of is decided here, once. Built by
+`rlhf.loops.setup` from the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rewards.pool import WorkerPool
+from rewards.rubric import RubricConfig, score_groups
+from rlhf.core.component import Component
+from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
+from rlhf.core.sampling import Transforms
+from rlhf.core.types import Group
+from rlhf.learner import learner
+from rlhf.learner.learner import Learner
+from rlhf.models import load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """A model in Hugging Face format, with its tokenizer, and how to open it."""
+
+    path: Path
+    dtype: str
+    trust_remote_code: bool
+    chat_template: str | None
+    """Replaces the tokenizer's own."""
+
+    def open(self, device: str) -> PreTrainedModel:
+        """A fresh copy of the weights on a device."""
+        return load.load_model(self.path, dtype=self.dtype, device=device, trust_remote_code=self.trust_remote_code)
+
+    def resolved(self) -> ModelFolder:
+        """The same folder, found from any working directory."""
+        return replace(self, path=self.path.resolve())
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; the same object for the same folder."""
+        return _tokenizer(self)
+
+
+@cache
+def _tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
+    return load.load_tokenizer(
+        folder.path, chat_template=folder.chat_template, trust_remote_code=folder.trust_remote_code
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRole:
+    """What samples."""
+
+    component: Component
+    model: ModelFolder
+
+    def build(self, device: str) -> Engine:
+        """The engine, in this process."""
+        spec = EngineSpec(
+            path=self.model.path,
+            dtype=self.model.dtype,
+            device=device,
+            trust_remote_code=self.model.trust_remote_code,
+            load=lambda: (self.model.open(device), self.model.tokenizer()),
+        )
+        return self.component.module.build(self.component.config, spec)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerRole:
+    """What trains, or with no loss only gives log-probs."""
+
+    model: ModelFolder
+    loss: Component | None
+    cfg: learner.Config
+    transforms: Transforms
+    total_updates: int
+    """Optimizer updates of the stage, for the schedule."""
+    version: int
+    """Optimizer updates behind the weights in the folder."""
+    first_version: int
+    """`version` when the stage began."""
+
+    def build(self, device: str) -> Learner:
+        """The learner, in this process."""
+        return Learner(
+            self.model.open(device),
+            self.model.tokenizer(),
+            self.cfg,
+            loss=self.loss,
+            transforms=self.transforms,
+            total_updates=self.total_updates,
+            version=self.version,
+            first_version=self.first_version,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraderRole:
+    """What grades."""
+
+    rewards: Mapping[str, Component]
+    """By label, the primary first."""
+    rubric: RubricConfig
+
+    def grade(self, groups: Sequence[Group], pool: WorkerPool) -> list[Group]:
+        """Grade in this process, with a pool of killable workers for what could hang or crash."""
+        return score_groups(groups, self.rewards, self.rubric, pool)
+
+
+class Runtime(Protocol):
+    """Where roles live. A module in `rlhf/runtime` with a `Config` and `start(cfg, site)` that returns one."""
+
+    def engine(self, role: EngineRole) -> Awaitable[EngineHandle]: ...
+
+    def learner(self, role: LearnerRole) -> Awaitable[LearnerHandle]: ...
+
+    def grader(self, role: GraderRole) -> Awaitable[Grader]: ...
+
+    def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
+        """Between two roles of this runtime."""
+        ...
+
+    def close(self) -> Awaitable[None]:
+        """End every role."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the driver's process offers to a runtime."""
+
+    device: str
+    """Where roles in this process compute."""
+    pool: WorkerPool
+    """Reward workers of this process; they belong to whoever made them."""
+    threads: int
+    """CPU threads that this process was given."""

@@ -1,0 +1,34 @@
+"""The cluster runtime's config: what it refuses before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from rewards.pool import WorkerPool
+from rlhf.core import config
+from rlhf.core.errors import ConfigError
+from rlhf.runtime import actors, ray
+from rlhf.runtime.roles import Site
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"runtime\.name: ray is not installed\n  fix: pip install 'rlhf\[cluster\]'"):
+        ray.start(ray.Config(), Site(device="cpu", pool=WorkerPool(), threads=1))
+
+
+def test_its_keys_are_those_of_placement_and_its_own() -> None:
+    cfg = config.build_component(
+        "rlhf.runtime", {"name": "ray", "engines": 2, "sync": {"verify": True}}, "runtime"
+    ).config
+    assert (cfg.engines, cfg.learner_ranks, cfg.sync.verify, cfg.sync.bucket_mib) == (2, 1, True, 64)
+    with pytest.raises(ConfigError, match=r"runtime\.sync\.bucket_mib: 0 holds no weight"):
+        config.build_component("rlhf.runtime", {"name": "ray", "sync": {"bucket_mib": 0}}, "runtime")
+
+
+def test_a_backend_that_trains_on_one_rank_refuses_more() -> None:
+    actors.one_rank(1, "torch_backend")
+    with pytest.raises(ConfigError, match=r"runtime\.learner_ranks: torch_backend trains on one rank, not on 2"):
+        actors.one_rank(2, "torch_backend")
