@@ -1,7 +1,7 @@
 """The command `rlhf`: one file of arguments, one function per verb; everything else happens in the loops.
 
-Exit codes: 0 done, 2 something the user can mend (one message: where, what, fix), 130 interrupted; anything else is a
-bug and shows its traceback. Heavy imports wait until a verb needs them.
+Exit codes: 0 done, 1 `rlhf doctor` found a problem, 2 something the user can mend (one message: where, what, fix), 130
+interrupted; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        arguments.verb(arguments)
+        return arguments.verb(arguments) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -45,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
+    sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
+    sub.add_argument("config", type=Path, nargs="?")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
@@ -173,6 +175,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from rlhf.sweeps import sweep
 
     sweep.compare_runs(arguments.runs, out=arguments.out)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rlhf.doctor import visit
+
+    return visit.run(arguments.config, arguments.overrides)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
