@@ -2,7 +2,7 @@
 
 It speaks `rewards.wire` on private copies of the pipes it was born with; the standard streams are pointed elsewhere
 first, so that nothing printed by graded code can corrupt the protocol. It hardens itself before it says that it is
-ready: resource limits, no network where the kernel lets it, death with its parent.
+ready: resource limits, no network where the kernel lets it, death with its parent, and only with it.
 
 `resolve` imports what a target names and stops the item's clock while it does, so that a slow import in a fresh worker
 is not mistaken for a hanging grader.
@@ -15,6 +15,7 @@ import importlib
 import math
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -72,6 +73,7 @@ def main() -> None:
         return
     _CHANNEL.reply_fd = reply_fd
     protections = _harden(start)
+    _outlive_schedulers()
     _point_streams_away(quiet=bool(start["quiet"]))
     _say("ready", protections=protections)
     while (request := wire.read(request_fd)) is not None:
@@ -122,6 +124,31 @@ def _import(target: str) -> Target:
 def _say(op: str, **content: object) -> None:
     if _CHANNEL.reply_fd is not None:
         wire.write(_CHANNEL.reply_fd, wire.encode({"op": op, **content}))
+
+
+def _outlive_schedulers() -> None:
+    """Stay when a scheduler signals every process of a job: the parent may want to finish its step before it ends.
+
+    What graded code starts ends as it always did: a program that it executes has the defaults, and what it forks gets
+    them back. The signals are blocked meanwhile, because Python forgets one that comes in the middle of a fork.
+    """
+    outlived = (signal.SIGUSR1, signal.SIGTERM)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, outlived)
+
+    def as_always() -> None:
+        for which in outlived:
+            signal.signal(which, signal.SIG_DFL)
+        unblock()
+
+    for which in outlived:
+        signal.signal(which, lambda number, frame: None)
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, outlived),
+        after_in_parent=unblock,
+        after_in_child=as_always,
+    )
 
 
 def _point_streams_away(*, quiet: bool) -> None:

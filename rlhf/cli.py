@@ -1,7 +1,9 @@
 """The command `rlhf`: one file of arguments, one function per verb; everything else happens in the loops.
 
-Exit codes: 0 done, 1 `rlhf doctor` found a problem, 2 something the user can mend (one message: where, what, fix), 130
-interrupted; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs them.
+Exit codes: 0 done, 1 `rlhf doctor` found a problem, 2 something the user can mend (one message: where, what, fix), 70 a
+process of the run is lost and could not be brought back, 75 stopped by SIGUSR1 and worth starting again, 130 and 143
+interrupted by Ctrl-C and SIGTERM; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs
+them.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from rlhf.core.errors import UserError
+from rlhf.core.errors import LostError, UserError
+from rlhf.loops.interrupt import Interrupt, Interrupted
 
 SPIN_COUNT = "3000"
 """How often a waiting thread looks before it sleeps. Threads that spin for long take the core from the thread they wait
@@ -36,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except LostError as error:
+        print(f"error: lost {error}\n  fix: the same command continues from the last checkpoint", file=sys.stderr)
+        return 70
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -45,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -113,21 +122,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import pipeline, settings
+    with Interrupt() as interrupt:
+        from rlhf.loops import pipeline, settings
 
-    pipeline.train(settings.read(arguments.config, arguments.overrides), cache=arguments.cache)
+        experiment = settings.read(arguments.config, arguments.overrides)
+        pipeline.train(experiment, cache=arguments.cache, interrupt=interrupt)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from rlhf.core.errors import ConfigError
-    from rlhf.loops import pipeline, settings
+    with Interrupt() as interrupt:
+        from rlhf.core.errors import ConfigError
+        from rlhf.loops import pipeline, settings
 
-    experiment = settings.read(arguments.config, arguments.overrides)
-    others = [s.name for s in experiment.stages if s.loop != "generate"]
-    if others:
-        fix = "use `rlhf train`, or a config whose stages all have loop: generate"
-        raise ConfigError("stages", f"{others} would train", fix=fix)
-    folder = pipeline.train(experiment)
+        experiment = settings.read(arguments.config, arguments.overrides)
+        others = [s.name for s in experiment.stages if s.loop != "generate"]
+        if others:
+            fix = "use `rlhf train`, or a config whose stages all have loop: generate"
+            raise ConfigError("stages", f"{others} would train", fix=fix)
+        folder = pipeline.train(experiment, interrupt=interrupt)
     for stage in experiment.stages:
         print(f"{stage.name}: {folder / 'data' / (stage.name + '.jsonl')}")
 

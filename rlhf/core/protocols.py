@@ -25,6 +25,7 @@ from rlhf.core.types import (
     Request,
     RewardOut,
     Stream,
+    TensorMeta,
     UpdateStats,
 )
 
@@ -171,6 +172,10 @@ class Learner(Protocol):
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]: ...
+
+    def metadata(self) -> Sequence[TensorMeta]:
+        """What `weights` gives, in its order, without moving anything."""
+        ...
 
     def save(self, folder: Path) -> None: ...
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    from torch import Tensor, device, dtype
 
     from rlhf.core.metrics import Metric
 
@@ -306,3 +307,16 @@ class UpdateStats:
     grad_norm: float
     lr: float
     metrics: Mapping[str, Metric]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMeta:
+    """What is known of a tensor that need not be in memory. Example: `TensorMeta("head.weight", bfloat16, (9, 4))`."""
+
+    name: str
+    dtype: dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.dtype.itemsize * prod(self.shape)

@@ -2,14 +2,14 @@
 
 A loss module says what it needs and returns a sum; the learner runs the model, divides once by the global count, and
 accumulates. `forward_backward` and `optim_step` are separate, so that a weight push can be waited for in between.
-Called by the loops through a runtime's handle.
+Called by the loops through a runtime's handle. A backend holds the model; where it shards it over several ranks, there
+is one learner per rank, and every method is called on all of them, each with its share of the batches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,15 +19,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf.core.component import Component
+from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Batch, Stream, UpdateStats
-from rlhf.learner import schedule, torch_backend
+from rlhf.core.types import Batch, Span, Stream, TensorMeta, UpdateStats
+from rlhf.learner import optimizer, schedule
+from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.losses import common
-from rlhf.models import load
-from rlhf.models.forward import ForwardSpec, forward, use_packed
+from rlhf.models.forward import ForwardSpec, use_packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,9 @@ class Config:
     """Logits in memory at once, in MiB of float32; 0 materialises them all."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    optimizer: torch_backend.Config = field(default_factory=torch_backend.Config)
+    backend: Component = slot("rlhf.learner.backends", "torch_backend")
+    """What holds the model and its optimizer, on one device or sharded over several."""
+    optimizer: optimizer.Config = field(default_factory=optimizer.Config)
     schedule: schedule.Config = field(default_factory=schedule.Config)
 
     def __post_init__(self) -> None:
@@ -56,8 +59,11 @@ class Learner:
     Dropout is off, so that log-probs are those of the policy that the sampler follows, and do not change between calls.
 
     Args:
-        model: trained in place.
+        load: opens the model on the device, with weights of a type (a key of `rlhf.models.load.DTYPES`); how and when
+            is up to the backend.
         tokenizer: saved beside the weights.
+        device: where this rank computes.
+        dtype: type of the weights that the run asks for.
         loss: a component of `rlhf.losses`; None makes a frozen model that only gives log-probs (a reference).
         transforms: those of the sampler, so that log-probs speak of the sampled distribution.
         total_updates: optimizer updates of the stage, for the schedule.
@@ -67,26 +73,25 @@ class Learner:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        load: Callable[[str], PreTrainedModel],
         tokenizer: PreTrainedTokenizerBase,
         cfg: Config,
         *,
+        device: str,
+        dtype: str = "auto",
         loss: Component | None,
         transforms: Transforms,
         total_updates: int,
         version: int,
         first_version: int,
     ) -> None:
-        use_packed(model, where="model.path")
-        model.eval().requires_grad_(loss is not None)
-        if cfg.gradient_checkpointing and loss is not None:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            # transformers recomputes layers in training mode only; modules inside them, such as dropout, keep theirs.
-            for layer in model.modules():
-                if isinstance(layer, GradientCheckpointingLayer):
-                    layer.training = True
-        self._backend = torch_backend.TorchBackend(model, cfg.optimizer) if loss is not None else None
-        self._model, self._tokenizer, self._cfg, self._loss = model, tokenizer, cfg, loss
+        trains = loss is not None
+        spec = BackendSpec(load=load, dtype=dtype, device=device, optimizer=cfg.optimizer, trains=trains)
+        self._backend: Backend = cfg.backend.module.build(cfg.backend.config, spec)
+        use_packed(self._backend.model, where="model.path")
+        if cfg.gradient_checkpointing and trains:
+            _recompute(self._backend.model)
+        self._tokenizer, self._cfg, self._loss = tokenizer, cfg, loss
         needs_entropy = loss is not None and Stream.ENTROPY in loss.module.streams(loss.config)
         self._spec = ForwardSpec(transforms=transforms, chunk_mib=cfg.chunk_mib, entropy_gradient=needs_entropy)
         self._total_updates = total_updates
@@ -102,28 +107,34 @@ class Learner:
         """Accumulate the gradient of one update, or of a part of it.
 
         Args:
-            batches: micro-batches.
-            counts: of the whole update, including samples that were skipped for having no signal.
+            batches: micro-batches of this rank; there may be fewer than on another, or none.
+            counts: of the whole update, over all ranks, including samples that were skipped for having no signal.
+
+        Returns:
+            The metrics of this rank's batches.
         """
-        assert self._loss is not None and self._backend is not None, "a frozen model takes no gradient"
+        assert self._loss is not None, "a frozen model takes no gradient"
         divisor = common.divisor(self._loss.module.denominator(self._loss.config), counts)
         parts: list[dict[str, Metric]] = []
-        for batch in (batch.to(self._model.device) for batch in batches):
-            with self._autocast():
-                out = self._loss.module.loss(forward(self._model, batch, self._spec), batch, self._loss.config)
+        passes = self._backend.passes(len(batches))
+        for batch in (batch.to(self._backend.device) for batch in batches):
+            out = self._loss.module.loss(self._backend.forward(batch, self._spec), batch, self._loss.config)
             self._backend.backward(out.total / divisor)
             parts.append(dict(out.metrics))
+        for _ in range(passes - len(batches)):
+            out = self._backend.forward(_idle(self._backend.device), _IDLE)
+            self._backend.backward(0.0 * out.logprobs_T.sum())
         merged = merge(parts)
         self._pending.append(merged)
         return merged
 
     def optim_step(self) -> UpdateStats:
-        """Apply the accumulated gradient.
+        """Apply the accumulated gradient of all ranks. The metrics are this rank's.
 
         Raises:
             UserError: the gradient is not finite; the weights are untouched.
         """
-        assert self._backend is not None, "a frozen model takes no step"
+        assert self._loss is not None, "a frozen model takes no step"
         update = self._version - self._first_version
         share = schedule.share(self._cfg.schedule, update=update, total=self._total_updates)
         norm = self._backend.step(share)
@@ -136,29 +147,70 @@ class Learner:
 
     @torch.no_grad()
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """[T] per batch, on the CPU: log-probs of the targets under the current weights."""
+        """[T] per batch of this rank, on the CPU: log-probs of the targets under the current weights."""
         out: list[Tensor] = []
-        for batch in (batch.to(self._model.device) for batch in batches):
-            with self._autocast():
-                out.append(forward(self._model, batch, self._spec).logprobs_T.cpu())
+        passes = self._backend.passes(len(batches))
+        for batch in (batch.to(self._backend.device) for batch in batches):
+            out.append(self._backend.forward(batch, self._spec).logprobs_T.cpu())
+        for _ in range(passes - len(batches)):
+            self._backend.forward(_idle(self._backend.device), _IDLE)
         return out
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Named parameters, detached, on their device; tied ones once."""
-        return ((name, parameter.detach()) for name, parameter in self._model.named_parameters())
+        """Named parameters as the model computes with them, detached, on the device; tied ones once.
+
+        Sharded ones are put together on the way, so that every rank has to run through all of them; what came before
+        is let go unless the caller keeps it.
+        """
+        return self._backend.weights()
+
+    def metadata(self) -> list[TensorMeta]:
+        """Name, type and shape of what `weights` gives, in its order; nothing moves."""
+        return self._backend.metadata()
 
     def save(self, folder: Path) -> None:
-        """Write the model in Hugging Face format, the tokenizer and the optimizer into an existing folder."""
-        with load.quiet():
-            self._model.save_pretrained(folder)
-        self._tokenizer.save_pretrained(folder)
-        if self._backend is not None:
+        """Write the model in Hugging Face format, the tokenizer and the optimizer into an existing folder.
+
+        One rank writes, all of them take part.
+        """
+        self._backend.save_model(folder)
+        if self._backend.rank == 0:
+            self._tokenizer.save_pretrained(folder)
+        if self._loss is not None:
             self._backend.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Restore the optimizer from a checkpoint whose weights this learner was built from."""
-        assert self._backend is not None, "a frozen model has no optimizer"
+        """Restore the optimizer from a checkpoint whose weights this learner was built from.
+
+        Number of ranks and backend may be others than those that wrote it.
+        """
+        assert self._loss is not None, "a frozen model has no optimizer"
         self._backend.load(folder)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch_backend.autocast(self._model.device.type, self._cfg.optimizer.precision)
+
+_IDLE = ForwardSpec(transforms=Transforms(), chunk_mib=0, entropy_gradient=False)
+
+
+def _idle(device: torch.device) -> Batch:
+    """One token that predicts itself, for a pass that a rank makes only because the others make theirs."""
+    one = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(
+        ids=("idle",),
+        spans=(Span(range(1), range(1, 1)),),
+        tokens_N=one,
+        positions_N=one,
+        predictor_T=one,
+        targets_T=one,
+        sequence_T=one,
+        target_counts_S=torch.ones(1),
+    )
+    return batch.to(device)
+
+
+def _recompute(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # transformers recomputes layers in training mode only; modules inside them, such as dropout, keep theirs.
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.training = True

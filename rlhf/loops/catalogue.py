@@ -16,6 +16,7 @@ SLOTS = {
     "rewards": "rewards",
     "engine": "rollout",
     "runtime": "rlhf.runtime",
+    "backend": "rlhf.learner.backends",
     "filters": "rollout.filters",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",

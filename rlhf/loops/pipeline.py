@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from rlhf.core.config import flatten
-from rlhf.core.errors import RunFolderError
+from rlhf.core.errors import LostError, RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
 from rlhf.loops import setup, summary, warm
+from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.loops.stage import Progress, Stage
@@ -42,15 +44,18 @@ class Standing:
     offsets: Mapping[str, int]
 
 
-def train(experiment: Experiment, *, cache: Path | None = None) -> Path:
+def train(experiment: Experiment, *, cache: Path | None = None, interrupt: Interrupt | None = None) -> Path:
     """Run or continue all stages. Returns the run folder.
 
     Args:
         cache: folder of stages that several runs begin with: what is there is taken from it, what is not is put there.
+        interrupt: asked between steps whether to stop; None runs to the end.
 
     Raises:
         UserError: see the errors of config, data, run folder and checkpoints.
+        Interrupted: told to stop; the same call continues the run.
     """
+    interrupt = interrupt or Interrupt()
     folder = RunFolder(experiment.settings.run.path)
     folder.open(experiment.to_yaml())
     try:
@@ -59,13 +64,13 @@ def train(experiment: Experiment, *, cache: Path | None = None) -> Path:
             print(f"{folder.path} is complete: nothing to do. Report: {report}")
             print("To train on, choose another run.name, with model.path set to its last checkpoint.")
         else:
-            _train(experiment, folder, cache)
+            _train(experiment, folder, cache, interrupt)
         return folder.path
     finally:
         folder.close()
 
 
-def _train(experiment: Experiment, folder: RunFolder, cache: Path | None) -> None:
+def _train(experiment: Experiment, folder: RunFolder, cache: Path | None, interrupt: Interrupt) -> None:
     """Run or continue in a folder that is ours."""
     settings = experiment.settings
     threads = host.prepare(settings.threads)
@@ -74,16 +79,16 @@ def _train(experiment: Experiment, folder: RunFolder, cache: Path | None) -> Non
     environment["warm_start"] = str(part.settings.run.path) if part is not None else None
     _write_start(folder, experiment, environment)
     if part is not None and cache is not None and not checkpoint.steps(folder.checkpoints):
-        warm.adopt(_made(part, cache), folder)
+        warm.adopt(_made(part, cache, interrupt), folder)
     shared = setup.parts(settings, folder.model)
     now = standing(folder, shared.model_folder)
     folder.cut(now.offsets)
     with shared.pool:
         setup.check(experiment, shared)
-        asyncio.run(_run(experiment, shared, folder, now, threads=threads))
+        asyncio.run(_run(experiment, shared, folder, now, interrupt, threads=threads))
 
 
-def _made(part: Experiment, cache: Path) -> RunFolder:
+def _made(part: Experiment, cache: Path, interrupt: Interrupt) -> RunFolder:
     """An entry of the cache, made now unless it is there; another process may be at it."""
     folder = RunFolder(part.settings.run.path)
     stages = ", ".join(part.settings.stages)
@@ -93,7 +98,7 @@ def _made(part: Experiment, cache: Path) -> RunFolder:
             print(f"{stages}: taken from {folder.path}")
         else:
             print(f"{stages}: made in {folder.path}, for every run that starts like this one")
-            _train(part, folder, cache)
+            _train(part, folder, cache, interrupt)
         return folder
     finally:
         folder.close()
@@ -114,7 +119,42 @@ def standing(folder: RunFolder, start: Path, *, before: int | None = None) -> St
     return Standing(Progress(**found.state["progress"]), found.folder, found.state["offsets"])
 
 
-async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, now: Standing, *, threads: int) -> None:
+async def _run(
+    experiment: Experiment,
+    shared: setup.Parts,
+    folder: RunFolder,
+    now: Standing,
+    interrupt: Interrupt,
+    *,
+    threads: int,
+) -> None:
+    """Run what is left, again from the last checkpoint when a role was lost that the runtime can bring back."""
+    async with setup.running(experiment.settings, shared, threads=threads) as runtime:
+        while True:
+            try:
+                await _attempt(experiment, shared, runtime, folder, now, interrupt)
+                break
+            except LostError as error:
+                if not await runtime.recover(error):
+                    raise
+                now = standing(folder, shared.model_folder)
+                folder.cut(now.offsets)
+                print(f"lost {error}\ngoing on from step {now.progress.step}")
+    result = summary.write(folder, now.progress)
+    primary = Change(before=result.base_accuracy, after=result.final_accuracy)
+    tasks = [evaluator.task for evaluator in setup.evaluators(experiment.settings, shared)]
+    print_result({tasks[0]: primary} | other_tasks(result.stages), report=summary.report(folder))
+
+
+async def _attempt(
+    experiment: Experiment,
+    shared: setup.Parts,
+    runtime: Runtime,
+    folder: RunFolder,
+    now: Standing,
+    interrupt: Interrupt,
+) -> None:
+    """Run all stages that are left, with logs and terminal; `now.progress` moves on."""
     settings, progress = experiment.settings, now.progress
     tasks = [evaluator.task for evaluator in setup.evaluators(settings, shared)]
     total = sum(s.config.steps for s in experiment.stages)
@@ -131,12 +171,8 @@ async def _run(experiment: Experiment, shared: setup.Parts, folder: RunFolder, n
         def announce(stage: StageSettings) -> None:
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
 
-        async with setup.running(settings, shared, threads=threads) as runtime:
-            await run_stages(experiment, shared, runtime, folder, now, recorder, announce=announce)
-        recorder.close()
-    result = summary.write(folder, progress)
-    primary = Change(before=result.base_accuracy, after=result.final_accuracy)
-    print_result({tasks[0]: primary} | other_tasks(result.stages), report=summary.report(folder))
+        with closing(recorder):
+            await run_stages(experiment, shared, runtime, folder, now, recorder, announce=announce, interrupt=interrupt)
 
 
 async def run_stages(
@@ -149,12 +185,14 @@ async def run_stages(
     *,
     announce: Callable[[StageSettings], None],
     stop_before: int | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Stage | None:
     """Run the stages that are left, in order.
 
     Args:
         announce: told of every stage before it runs.
         stop_before: global step to stop in front of, with the roles of its stage at work.
+        interrupt: asked between steps whether to stop.
 
     Returns:
         The last stage that ran; None when nothing was left to do.
@@ -169,7 +207,9 @@ async def run_stages(
         announce(stage)
         last = progress.step - progress.stage_step + stage.config.steps
         here = Standing(progress, weights, {})
-        made = await run_stage(experiment, stage, shared, runtime, folder, here, recorder, stop_before=stop_before)
+        made = await run_stage(
+            experiment, stage, shared, runtime, folder, here, recorder, stop_before=stop_before, interrupt=interrupt
+        )
         if stop_before is not None and stop_before <= last:
             break
         weights = folder.checkpoints / f"step_{progress.step}"
@@ -188,6 +228,7 @@ async def run_stage(
     recorder: Recorder,
     *,
     stop_before: int | None = None,
+    interrupt: Interrupt | None = None,
 ) -> Stage:
     """Run one stage to its end, or to `stop_before`. Returns it with the engine at its last weights."""
     settings, progress = experiment.settings, now.progress
@@ -210,6 +251,7 @@ async def run_stage(
         checkpoints=settings.checkpoints,
         progress=progress,
         stop_before=stop_before,
+        interrupt=interrupt or Interrupt(),
     )
     if not progress.step and experiment.evaluates_start and stop_before is None:
         await made.evaluate(keep=True)

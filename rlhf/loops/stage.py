@@ -21,6 +21,7 @@ from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
 from rlhf.learner import checkpoint, learner
 from rlhf.loops.evaluate import Evaluator, Result, measure
+from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 
 
@@ -103,6 +104,8 @@ class Stage:
     reference: LearnerHandle | None = None
     stop_before: int | None = None
     """Global step to stop in front of, for a replay."""
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    """Whether somebody wants the run to stop."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Count the time inside under this name."""
@@ -113,9 +116,11 @@ class Stage:
         while self.progress.stage_step < total:
             if self.stop_before is not None and self.progress.step + 1 >= self.stop_before:
                 return
+            self.interrupt.hold()
             self.progress.step += 1
             self.progress.stage_step += 1
             yield self.progress.step
+        self.interrupt.release()
 
     async def start(self, trained: LearnerHandle, *, restore: bool = True) -> WeightSync:
         """Bring the learner to where the run stands and the engine to the learner's weights.
@@ -139,11 +144,14 @@ class Stage:
             await sync.pull()
 
     async def end_step(self, trained: LearnerHandle, sync: WeightSync, *, total: int, synced: bool) -> None:
-        """Evaluate, record and checkpoint, each when it is due.
+        """Evaluate, record and checkpoint, each when it is due; a checkpoint also before the end on a signal.
 
         Args:
             total: steps of the stage.
             synced: the engine already holds the learner's weights.
+
+        Raises:
+            Interrupted: somebody wants the run to stop, and it has a checkpoint of this step now.
         """
         step, last = self.progress.step, self.progress.stage_step == total
         if last or (self.evaluate_every and self.progress.stage_step % self.evaluate_every == 0):
@@ -152,9 +160,12 @@ class Stage:
             await self.evaluate(keep=last)
         self.recorder.step(step, self.name)
         self.progress.seconds = self.recorder.seconds
-        if last or self.progress.stage_step % self.checkpoints.every == 0:
+        stopping = self.interrupt.requested
+        if last or stopping or self.progress.stage_step % self.checkpoints.every == 0:
             with self.phase("checkpoint"):
                 await self.save(trained, end_of_stage=last)
+        if stopping:
+            self.interrupt.heed(step)
 
     async def close(self) -> None:
         """Give back what the stage's learners hold; its engine goes on to the next stage."""

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -39,15 +41,64 @@ class ForwardSpec:
 
 def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
     """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
-    layout = attention.packing(batch.spans, batch.tokens_N.device)
-    hidden_ND = model.base_model(
-        input_ids=batch.tokens_N[None],
-        position_ids=batch.positions_N[None],
-        use_cache=False,
-        packing=layout,
-    ).last_hidden_state[0]
-    hidden_TD = hidden_ND.index_select(0, batch.predictor_T)
-    return _heads(hidden_TD, batch.targets_T, output_head(model), spec)
+    return read(Scorer(model)(batch, spec), spec)
+
+
+def read(stats_2T: Tensor, spec: ForwardSpec) -> ForwardOut:
+    """What a `Scorer` returned."""
+    logprobs_T, entropy_T = stats_2T
+    return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T if spec.entropy_gradient else entropy_T.detach())
+
+
+class Scorer(nn.Module):
+    """The forward pass as one module, for backends that shard a model module by module.
+
+    Such backends hang hooks on what modules take and return, and need the same ones on every rank: a module returns one
+    tensor, whether or not the entropy has a gradient.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.heads = Heads(output_head(model))
+
+    def forward(self, batch: Batch, spec: ForwardSpec) -> Tensor:
+        """Log-probs and entropies [2, T]."""
+        layout = attention.packing(batch.spans, batch.tokens_N.device)
+        hidden_ND = self.model.base_model(
+            input_ids=batch.tokens_N[None],
+            position_ids=batch.positions_N[None],
+            use_cache=False,
+            packing=layout,
+        ).last_hidden_state[0]
+        return self.heads(hidden_ND.index_select(0, batch.predictor_T), batch.targets_T, spec)
+
+
+class Heads(nn.Module):
+    """The output head over all chunks of a batch, on the parameters of the model's own head.
+
+    One module, so that sharded parameters are gathered once per pass and not once per chunk, and so that ranks with
+    batches of different sizes still run the same modules in the same order.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+        self.vocabulary = head.out_features
+
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> Tensor:
+        """Log-probs and entropies [2, T]."""
+
+        def one(hidden: Tensor, targets: Tensor) -> Tensor:
+            logits = functional.linear(hidden, self.weight, self.bias)
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
+
+        rows = _chunk_rows(self.vocabulary, spec.chunk_mib, total=targets_T.shape[0])
+        if rows >= targets_T.shape[0]:
+            return one(hidden_TD, targets_T)
+        parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
+        return torch.cat(parts, dim=1)
 
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
@@ -85,36 +136,21 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
 
 
-def _heads(hidden_TD: Tensor, targets_T: Tensor, head: nn.Linear, spec: ForwardSpec) -> ForwardOut:
-    def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = head(hidden)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
-
-    rows = _chunk_rows(head, spec.chunk_mib, total=targets_T.shape[0])
-    if rows >= targets_T.shape[0]:
-        logprobs_T, entropy_T = one(hidden_TD, targets_T)
-        return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T)
-    parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
-    return ForwardOut(logprobs_T=torch.cat([p[0] for p in parts]), entropy_T=torch.cat([p[1] for p in parts]))
-
-
-def _recomputed(one: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], hidden: Tensor, targets: Tensor):
+def _recomputed(one: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Any:
     """Run a chunk and forget its logits; the backward pass computes them again."""
     if not torch.is_grad_enabled():
         return one(hidden, targets)
     return checkpoint(one, hidden, targets, use_reentrant=False, preserve_rng_state=False)
 
 
-def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> tuple[Tensor, Tensor]:
+def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> Tensor:
     logprobs_TV = logits_TV.log_softmax(dim=-1)
     logprobs_T = logprobs_TV.gather(1, targets_T[:, None]).squeeze(1)
     with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
         # Tokens outside the support have log-prob -inf and probability 0: their product counts as 0.
         entropy_T = -(logprobs_TV.exp() * logprobs_TV.masked_fill(logprobs_TV == float("-inf"), 0.0)).sum(dim=-1)
-    return logprobs_T, entropy_T
+    return torch.stack([logprobs_T, entropy_T])
 
 
-def _chunk_rows(head: nn.Linear, chunk_mib: int, *, total: int) -> int:
-    vocab = head.weight.shape[0]
-    return max(1, chunk_mib * MIB // (4 * vocab)) if chunk_mib else max(1, total)
+def _chunk_rows(vocabulary: int, chunk_mib: int, *, total: int) -> int:
+    return max(1, chunk_mib * MIB // (4 * vocabulary)) if chunk_mib else max(1, total)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from rewards.pool import WorkerPool
+from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, EngineHandle, Grader, Learner, LearnerHandle, WeightSync
 from rlhf.core.sampling import Sampling
@@ -52,6 +53,10 @@ class LocalRuntime:
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """Copies tensors."""
         return InProcessSync(learner, engine)
+
+    async def recover(self, error: LostError) -> bool:
+        """What is lost here is this process."""
+        return False
 
     async def close(self) -> None:
         """Nothing to end."""

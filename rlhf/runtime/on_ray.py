@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, WeightSync
 from rlhf.runtime import placement, stacks
 from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings, one_rank
-from rlhf.runtime.cluster import Bundle, Node, Placement, Role, Seat
+from rlhf.runtime.cluster import Bundle, Node, Placement, Request, Role, Seat
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, call
 from rlhf.runtime.remote_sync import RemoteSync
@@ -107,13 +107,37 @@ class RayRuntime:
             learner, self._engines, self._watch, bucket_mib=self._cfg.sync.bucket_mib, verify=self._cfg.sync.verify
         )
 
+    async def recover(self, error: LostError) -> bool:
+        """End all actors and place new ones on the nodes that are left, a limited number of times."""
+        self._restarts += 1
+        if self._restarts > self._cfg.max_restarts:
+            print(f"{self._restarts - 1} restarts were not enough (runtime.max_restarts)", file=sys.stderr)
+            return False
+        self._end_actors()
+        nodes = _nodes(self._cfg)
+        wanted = (
+            self._cfg if len(nodes) >= self._cfg.nodes or self._cfg.on_lost_node == "end" else _shrunk(self._cfg, nodes)
+        )
+        self._placed = placement.place(wanted, nodes)
+        self._groups = _reserve(self._placed)
+        return True
+
     async def close(self) -> None:
         """End every actor and leave Ray; one that was started here ends with it."""
-        for remote in (*(e.remote for e in self._engines), *self._ranks, *self._graders):
+        self._end_actors()
+        ray.shutdown()
+
+    def _end_actors(self) -> None:
+        for remote in self._actors():
+            # A stopped process does not hear Ray, but the system reaches it.
+            _on_node(remote.node, stacks.kill, remote.pid)
             ray.kill(remote.actor)
         for group in self._groups.values():
             remove_placement_group(group)
-        ray.shutdown()
+        self._engines, self._ranks, self._graders, self._groups = [], [], [], {}
+
+    def _actors(self) -> list[Remote]:
+        return [*(engine.remote for engine in self._engines), *self._ranks, *self._graders]
 
     async def _spawn_ranks(self) -> list[Remote]:
         seats = [seat for (seat,) in self._placed.of(Role.RANK)]
@@ -151,7 +175,7 @@ class RayRuntime:
     async def _report(self, missed: Missed) -> None:
         """Say who did not answer, and what every actor is doing."""
         lines = [f"watchdog: {missed}"]
-        for remote in (*(e.remote for e in self._engines), *self._ranks, *self._graders):
+        for remote in self._actors():
             lines.append(f"--- {remote.name} on node {remote.node[:8]}")
             lines.append(_on_node(remote.node, stacks.look, remote.pid))
         print("\n".join(lines), file=sys.stderr, flush=True)
@@ -207,6 +231,25 @@ def _reserve(placed: Placement) -> dict[str, PlacementGroup]:
             problem = f"group '{group.name}' got no place in {READY_S} s; free: {have.cpus:g} cores, {have.gpus:g} GPUs"
             raise ConfigError("runtime", problem, fix=fix)
     return groups
+
+
+def _shrunk(cfg: Config, nodes: Sequence[Node]) -> Request:
+    """The largest run of the same kind that fits the nodes that are left: fewer engines first, then fewer ranks.
+
+    Raises:
+        ConfigError: not even one engine and one rank fit.
+    """
+    for ranks in range(cfg.learner_ranks, 0, -1):
+        for engines in range(cfg.engines, 0, -1):
+            smaller = replace(cfg, nodes=len(nodes), engines=engines, learner_ranks=ranks)
+            try:
+                placement.place(smaller, nodes)
+            except ConfigError:
+                continue
+            print(f"going on with {engines} engines and {ranks} learner ranks on {len(nodes)} nodes", file=sys.stderr)
+            return smaller
+    problem = f"not one engine and one learner rank fit on the {len(nodes)} nodes that are left"
+    raise ConfigError("runtime.nodes", problem, fix="bring nodes back, then run the same command")
 
 
 def _environment() -> dict[str, str]:

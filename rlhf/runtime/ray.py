@@ -14,10 +14,12 @@ import os
 import secrets
 from dataclasses import dataclass, field
 
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.runtime import watchdog
 from rlhf.runtime.cluster import Request
 from rlhf.runtime.roles import Runtime, Site
+
+LOST_NODE = ("end", "shrink")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,16 @@ class Config(Request):
     """Shared memory of a Ray that is started here, in MiB."""
     max_restarts: int = 3
     """How often a lost learner is brought back from the last checkpoint before the run ends."""
+    on_lost_node: str = "end"
+    """When fewer than `nodes` are left: `end` ends the run, `shrink` goes on with fewer engines, then fewer ranks."""
     sync: SyncConfig = field(default_factory=SyncConfig)
     deadlines: watchdog.Deadlines = field(default_factory=watchdog.Deadlines)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.on_lost_node not in LOST_NODE:
+            fix = did_you_mean(self.on_lost_node, LOST_NODE)
+            raise ConfigError("on_lost_node", f"'{self.on_lost_node}' is not offered", fix=fix)
 
 
 def start(cfg: Config, site: Site) -> Runtime:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rewards.pool import WorkerPool
 from rewards.rubric import RubricConfig, score_groups
 from rlhf.core.component import Component
+from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
 from rlhf.core.types import Group
@@ -35,9 +36,11 @@ class ModelFolder:
     chat_template: str | None
     """Replaces the tokenizer's own."""
 
-    def open(self, device: str) -> PreTrainedModel:
-        """A fresh copy of the weights on a device."""
-        return load.load_model(self.path, dtype=self.dtype, device=device, trust_remote_code=self.trust_remote_code)
+    def open(self, device: str, *, dtype: str | None = None) -> PreTrainedModel:
+        """A fresh copy of the weights on a device, in the type given or else in that of the run."""
+        return load.load_model(
+            self.path, dtype=dtype or self.dtype, device=device, trust_remote_code=self.trust_remote_code
+        )
 
     def resolved(self) -> ModelFolder:
         """The same folder, found from any working directory."""
@@ -90,11 +93,13 @@ class LearnerRole:
     """`version` when the stage began."""
 
     def build(self, device: str) -> Learner:
-        """The learner, in this process."""
+        """The learner, in this process; of several ranks that share the model, the one that this process is."""
         return Learner(
-            self.model.open(device),
+            lambda dtype: self.model.open(device, dtype=dtype),
             self.model.tokenizer(),
             self.cfg,
+            device=device,
+            dtype=self.model.dtype,
             loss=self.loss,
             transforms=self.transforms,
             total_updates=self.total_updates,
@@ -127,6 +132,14 @@ class Runtime(Protocol):
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """Between two roles of this runtime."""
+        ...
+
+    def recover(self, error: LostError) -> Awaitable[bool]:
+        """End what is left of all roles after one was lost, so that the loop can ask for them again.
+
+        Returns:
+            Whether it can: False when the run has to end.
+        """
         ...
 
     def close(self) -> Awaitable[None]:

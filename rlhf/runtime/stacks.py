@@ -45,6 +45,15 @@ def look(pid: int) -> str:
     return f"process {pid} is {state}\n{text or _from_outside(pid)}"
 
 
+def kill(pid: int) -> str:
+    """End a process whatever state it is in. Returns what became of it."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError as error:
+        return f"process {pid}: {error}"
+    return f"process {pid} was killed"
+
+
 def _state(pid: int) -> str:
     """As the kernel says it: `S (sleeping)`, `T (stopped)`."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -55,6 +55,7 @@ CONTRACTS = {
     "rewards": of_protocol(protocols.RewardModule),
     "engine": Slot({"build": ("cfg", "spec")}),
     "runtime": Slot({"start": ("cfg", "site")}),
+    "backend": Slot({"build": ("cfg", "spec")}),
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),

@@ -65,6 +65,8 @@ class Shell:
         *argv: str | Path,
         cwd: Path,
         kill: str | None = None,
+        usr1: str | None = None,
+        term: str | None = None,
         full_disk: str | None = None,
         bug: str | None = None,
         file_limit: int | None = None,
@@ -75,17 +77,20 @@ class Shell:
             argv: what follows `rlhf`.
             cwd: folder to run in; its files `.stdout` and `.stderr` get the output.
             kill: SIGKILL at `module:function#n`, before its n-th call, or after it with `#n+`.
+            usr1: likewise, but with SIGUSR1.
+            term: likewise, but with SIGTERM.
             full_disk: likewise, but that call finds the disk full.
             bug: likewise, but that call divides by zero.
             file_limit: largest file that may be written, in bytes.
         """
         out, err = cwd / ".stdout", cwd / ".stderr"
+        strikes = {"kill": kill, "usr1": usr1, "term": term, "full_disk": full_disk, "bug": bug}
         request: dict[str, Any] = {
             "argv": [str(word) for word in argv],
             "cwd": str(cwd),
             "stdout": str(out),
             "stderr": str(err),
-            "strike": _strike(kill, "kill") or _strike(full_disk, "full_disk") or _strike(bug, "bug"),
+            "strike": next((_strike(spec, how) for how, spec in strikes.items() if spec is not None), None),
             "file_limit": file_limit,
         }
         assert self._launcher.stdin is not None and self._launcher.stdout is not None
@@ -105,9 +110,7 @@ class Shell:
         self._launcher.wait(timeout=60)
 
 
-def _strike(spec: str | None, how: str) -> dict[str, Any] | None:
-    if spec is None:
-        return None
+def _strike(spec: str, how: str) -> dict[str, Any]:
     at, _, call = spec.partition("#")
     return {"at": at, "call": int(call.rstrip("+")), "when": "after" if call.endswith("+") else "before", "how": how}
 

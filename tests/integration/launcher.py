@@ -2,8 +2,8 @@
 
 Started once per test session by `commands.py`; it imports everything the commands need and then forks for each of
 them, which saves every command the seconds that the imports take. A forked process can be told to strike at the n-th
-call of a function of the product: to kill itself with SIGKILL, which no handler can soften, to find the disk full, or
-to fail like a bug. The product itself knows nothing of this.
+call of a function of the product: to kill itself with SIGKILL, which no handler can soften, to get the signals that a
+scheduler sends, to find the disk full, or to fail like a bug. The product itself knows nothing of this.
 
 One JSON object per line comes in (`Request`), one exit status per line goes out; -9 stands for SIGKILL.
 """
@@ -33,6 +33,8 @@ PRELOADED = (
     "tensorboard.compat.proto.event_pb2",
 )
 
+SIGNALS = {"kill": signal.SIGKILL, "usr1": signal.SIGUSR1, "term": signal.SIGTERM}
+
 
 class Strike(TypedDict):
     """Where a process is hit: `{"at": "rlhf.loops.recorder:Recorder.step", "call": 3, "when": "after", …}`."""
@@ -42,7 +44,7 @@ class Strike(TypedDict):
     when: str
     """before or after the body of the function."""
     how: str
-    """kill, full_disk or bug."""
+    """kill, usr1, term, full_disk or bug."""
 
 
 class Request(TypedDict):
@@ -132,8 +134,9 @@ def _armed(function: Callable[..., Any], strike: Strike) -> Callable[..., Any]:
 
 
 def _hit(how: str) -> None:
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+    if how in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[how])
+        return
     if how == "bug":
         raise ZeroDivisionError("a bug, on purpose")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(Path.cwd()))

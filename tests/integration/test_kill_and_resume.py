@@ -24,7 +24,7 @@ DEATHS = {
     "the new model is written and has no name yet": "rlhf.models.load:prepare#1+",
     "in the second update, before any checkpoint": f"{UPDATE}#2",
     "the row of step 2 is written, its checkpoint is not": f"{ROW}#2+",
-    "the checkpoint of step 2 has a model but no optimizer": "rlhf.learner.torch_backend:TorchBackend.save#1",
+    "the checkpoint of step 2 has a model but no optimizer": "rlhf.learner.backends.torch_backend:TorchBackend.save#1",
     "the checkpoint of step 2 is complete and has no name yet": "os:rename#1",
     "the checkpoint of step 2 has just appeared": "os:rename#1+",
     "in the evaluation of step 4": "rlhf.loops.evaluate:Evaluator.run#1",

@@ -95,7 +95,10 @@ def test_a_start_that_failed_does_not_block_its_name(shell: Shell, finished: Pat
 def test_a_full_disk_while_a_checkpoint_is_written(shell: Shell, finished: Path, tmp_path: Path) -> None:
     config = killed_at(3, shell, tmp_path)
     saved = tmp_path / "runs" / "tiny" / "checkpoints"
-    for trouble in ({"file_limit": MODEL_BYTES // 2}, {"full_disk": "rlhf.learner.torch_backend:TorchBackend.save#1"}):
+    for trouble in (
+        {"file_limit": MODEL_BYTES // 2},
+        {"full_disk": "rlhf.learner.backends.torch_backend:TorchBackend.save#1"},
+    ):
         done = shell.run("train", config, cwd=tmp_path, **trouble)
         done.refused("checkpoints/step_4", "could not be written", "free disk space", "kept: step_2")
         assert [p.name for p in saved.iterdir()] == ["step_2"], "the good one alone, and no leftovers"

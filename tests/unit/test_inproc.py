@@ -43,8 +43,8 @@ class Noted(LocalEngine):
 def learner(seed: int) -> LocalLearner:
     model = tiny_model.model(seed=seed)
     loss = build_component("rlhf.losses", "policy", "loss")
-    settings = {"transforms": Transforms(), "total_updates": 1, "version": 0, "first_version": 0}
-    return LocalLearner(Learner(model, tiny_model.tokenizer(), Config(), loss=loss, **settings))
+    settings = {"transforms": Transforms(), "total_updates": 1, "version": 0, "first_version": 0, "device": "cpu"}
+    return LocalLearner(Learner(lambda dtype: model, tiny_model.tokenizer(), Config(), loss=loss, **settings))
 
 
 def scripted() -> scripted_engine.ScriptedEngine:

@@ -21,7 +21,7 @@ from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
 from rlhf.core.types import Sample
 from rlhf.data.packing import count, pack
-from rlhf.learner import schedule, torch_backend
+from rlhf.learner import optimizer, schedule
 from rlhf.learner.learner import Config, Learner
 from rlhf.models import load
 
@@ -64,11 +64,12 @@ def samples(*, num: int = 9, zeros: Sequence[int] = ()) -> list[Sample]:
 def learner(model: Any = None, *, loss: str | None = "grpo", version: int = 0, first: int = 0, **settings: Any) -> Any:
     model = tiny_model.model(dtype=torch.float64) if model is None else model
     component = None if loss is None else build_component("rlhf.losses", LOSSES[loss], "loss")
-    settings = {"optimizer": torch_backend.Config(lr=1e-2)} | settings
+    settings = {"optimizer": optimizer.Config(lr=1e-2)} | settings
     return Learner(
-        model,
+        lambda dtype: model,
         tiny_model.tokenizer(),
         Config(**settings),
+        device="cpu",
         loss=component,
         transforms=SHAPED,
         total_updates=10,
@@ -82,7 +83,7 @@ def gradient(
 ) -> dict[str, Tensor]:
     """The gradient of one update, accumulated and not yet applied."""
     made.forward_backward(pack(some, token_budget=budget), counts=counts or count(some))
-    return {name: p.grad.clone() for name, p in made._model.named_parameters()}
+    return {name: p.grad.clone() for name, p in made._backend.model.named_parameters()}
 
 
 def assert_close(some: dict[str, Tensor], other: dict[str, Tensor], *, atol: float = 1e-9) -> None:
@@ -164,7 +165,7 @@ def test_dropout_is_off_so_that_log_probs_are_those_of_the_sampled_policy() -> N
 
 
 def test_a_reference_computes_in_the_precision_of_the_policy() -> None:
-    settings: dict[str, Any] = {"optimizer": torch_backend.Config(precision="bfloat16")}
+    settings: dict[str, Any] = {"optimizer": optimizer.Config(precision="bfloat16")}
     batches = pack(samples(), token_budget=30)
     policy = learner(tiny_model.model(), **settings).logprobs(batches)
     reference = learner(tiny_model.model(), loss=None, **settings).logprobs(batches)
@@ -269,7 +270,7 @@ def test_a_frozen_model_gives_log_probs_only() -> None:
     frozen = learner(loss=None)
     batches = pack(samples(), token_budget=99)
     assert torch.equal(frozen.logprobs(batches)[0], learner().logprobs(batches)[0])
-    assert not any(p.requires_grad for p in frozen._model.parameters())
+    assert not any(p.requires_grad for p in frozen._backend.model.parameters())
     with pytest.raises(AssertionError, match="takes no gradient"):
         frozen.forward_backward(batches, counts=count(samples()))
     with pytest.raises(AssertionError, match="takes no step"):

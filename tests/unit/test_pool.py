@@ -36,6 +36,12 @@ def eat_memory(megabytes): return len(bytearray(megabytes * 2**20))
 def write_file(request):
     with open(request["path"], "wb") as file: file.write(bytes(request["bytes"]))
     return os.path.getsize(request["path"])
+def signal_self(number): os.kill(os.getpid(), number); return "still here"
+def signal_child(number):
+    child = os.fork()
+    if not child: time.sleep(60)
+    os.kill(child, number)
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
 def noise(_):
     print("\\x00\\x00\\x00\\x05hello" * 1000, flush=True)
     os.write(1, b"\\x00\\x00\\x00\\x02{}")
@@ -150,6 +156,12 @@ def test_a_crash_costs_only_the_item(pool: WorkerPool, target: str, how: str) ->
     error = failure(pool, f"pool_targets:{target}", 7)
     assert error.kind == "died" and how in error.message
     assert pool.call("pool_targets:double", 1, timeout_s=10) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_scheduler_that_signals_all_of_a_job_costs_no_item(pool: WorkerPool, number: int) -> None:
+    assert pool.call("pool_targets:signal_self", number, timeout_s=10) == "still here"
+    assert pool.call("pool_targets:signal_child", number, timeout_s=10) == number
 
 
 def test_memory_is_limited(pool: WorkerPool) -> None:

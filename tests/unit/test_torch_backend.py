@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.core.errors import CheckpointError, ConfigError
-from rlhf.learner.torch_backend import Config, TorchBackend, autocast
+from rlhf.learner.backends.torch_backend import TorchBackend
+from rlhf.learner.optimizer import Config, autocast
 
 
 def backend(*, seed: int = 0, dtype: torch.dtype = torch.float64, **settings: Any) -> TorchBackend:

@@ -1,0 +1,8 @@
+"""Cluster tests use the small models and batches of the unit tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
