@@ -3,8 +3,8 @@
 Model states follow ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054): section 3.1 counts 2Ψ of weights, 2Ψ of gradients
 and KΨ of optimizer for Ψ parameters in 16 bits, with K = 12 for Adam and a float32 copy of the weights; section 5
 divides by the number of ranks the optimizer (stage 1), also the gradients (2), also the weights (3). DeepSpeed adds to
-that: a copy of its share of the weights even where these are float32 already, its share of the gradients in float32
-for a step in 16 bits, a bucket through which gradients are reduced, and up to a billion gathered weights in stage 3.
+that: a copy of its share of the weights even where these are float32 already, its share of the gradients once more for
+a step, a bucket through which gradients are reduced, and up to a billion gathered weights in stage 3.
 
 Activations follow Korthikanti et al. 2022 (arXiv 2205.05198): equation 1 has 34·s·b·h + 5·a·s²·b bytes per layer for
 the block of GPT-3 in 16 bits, table 2 has 2·s·b·h when a layer is recomputed from its input. `activations` counts in
@@ -27,8 +27,6 @@ SAMPLED_LOGIT_BYTES = 24
 """Per entry of a token's logits in the embedded engine: two float32 arrays, two float64 (`rollout/decoding.py`)."""
 GATHERED = 10**9
 """Weights that stage 3 keeps gathered, at most: DeepSpeed's `stage3_max_live_parameters`."""
-BUCKET = 5 * 10**8
-"""Gradients that are reduced together: DeepSpeed's `reduce_bucket_size`, reserved whole."""
 
 
 class Moment(StrEnum):
@@ -100,6 +98,8 @@ AUTOCAST = replace(FLOAT32, casts=2, compute=2, norms=26, head_norm=6)
 """Float32 weights, matrix products in bfloat16. Each of the five projections after a norm keeps a cast of its own."""
 BFLOAT16 = Numbers(weights=2, gradients=2, master=4, compute=2, stream=2, norms=16, head_norm=6)
 """Weights in bfloat16, with a float32 copy for the optimizer; norms compute in float32."""
+SUMMED_BFLOAT16 = replace(BFLOAT16, gradients=4)
+"""The same with gradients added up in float32: `deepspeed_backend`."""
 PURE_BFLOAT16 = replace(BFLOAT16, master=0, moments=4)
 """Weights and optimizer in bfloat16: the torch backend on a model that is loaded so."""
 
@@ -114,7 +114,8 @@ class Zero:
     """Master weights, moments and the step's gradients in host memory."""
     offload_parameters: bool = False
     """Stage 3 only: weights in host memory too, but for the gathered ones."""
-    bucket: int = BUCKET
+    bucket: int = 0
+    """Bytes in which gradients travel together, reserved whole while they do."""
     gathered: int = GATHERED
 
 
@@ -172,8 +173,8 @@ def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
     optimizer, gradients, weights = (zero.ranks if zero.stage >= least else 1 for least in (1, 2, 3))
     master = 4 if zero.stage else numbers.master
     offload = zero.offload_optimizer
-    spread = "raise learner.backend.stage" if zero.ranks > 1 and zero.stage < 3 else ""
-    away = "set learner.backend.offload_optimizer=true" if zero.stage and not offload else ""
+    spread = "raise learner.backend.zero_stage" if zero.ranks > 1 and zero.stage < 3 else ""
+    away = "set learner.backend.offload_optimizer=cpu" if zero.stage and not offload else ""
 
     def part(name: str, size: float, **rest: Any) -> Part:
         return Part(name=name, size=parameters * size, **rest)
@@ -182,18 +183,22 @@ def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
         part("weights", numbers.weights / weights, on_host=zero.stage == 3 and zero.offload_parameters, fix=spread),
         part("optimizer", (master + numbers.moments) / optimizer, on_host=offload, fix=away or spread),
     ]
-    # Stage 2 sends gradients to an offloaded optimizer as they come; stage 3 keeps a place for them, and its bucket.
-    stay = ALWAYS if zero.stage == 3 else STEP
+    # Stage 2 sends gradients to an offloaded optimizer as they come. Stage 3 keeps a place for them, stage 1 one for
+    # sums that are wider than the weights.
+    wide = zero.stage == 1 and numbers.gradients > numbers.weights
     if not (offload and zero.stage == 2):
+        stay = ALWAYS if zero.stage == 3 or wide else STEP
         parts.append(part("gradients", numbers.gradients / gradients, moments=stay, fix=spread))
     if offload:
-        buffers = 0 if zero.stage == 3 else 2 * numbers.weights
+        buffers = 0 if zero.stage == 3 else numbers.weights + numbers.gradients
         parts.append(part("float32 gradients, buffers", (4 + buffers) / optimizer, on_host=True))
-    elif zero.stage and numbers.gradients < 4:
-        parts.append(part("float32 gradients", 4 / optimizer, moments=frozenset({Moment.UPDATE}), fix=away))
+    elif zero.stage in (1, 2) or (zero.stage and numbers.gradients < 4):
+        moments = STEP if wide else frozenset({Moment.UPDATE})
+        parts.append(part("gradients of a step", 4 / optimizer, moments=moments, fix=away))
     if zero.stage:
-        size, moments = float(zero.bucket * numbers.gradients), ALWAYS if zero.stage == 3 else BACKWARD
-        parts.append(Part(name="reduce bucket", size=size, moments=moments, fix="lower learner.backend.reduce_bucket"))
+        moments = ALWAYS if zero.stage == 3 else BACKWARD
+        fix = "lower learner.backend.bucket_mib"
+        parts.append(Part(name="bucket of gradients", size=float(zero.bucket), moments=moments, fix=fix))
     if zero.stage == 3:
         size = float(min(parameters, zero.gathered) * numbers.weights)
         parts.append(Part(name="gathered weights", size=size, moments=BACKWARD))
@@ -241,7 +246,7 @@ def frozen(shape: Shape, numbers: Numbers, zero: Zero) -> list[Part]:
     """Of one rank of a model that is only read, such as a reference."""
     share = zero.ranks if zero.stage == 3 else 1
     size = shape.parameters * numbers.weights / share
-    fix = "" if zero.offload_parameters or zero.ranks == 1 else "set learner.backend.offload_parameters=true"
+    fix = "" if zero.offload_parameters or zero.ranks == 1 else "set learner.backend.offload_parameters=cpu"
     return [Part(name="weights", size=size, on_host=zero.offload_parameters, fix=fix)]
 
 
