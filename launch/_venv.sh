@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by local.sh and test.sh. `prepare_venv base|test` leaves a virtual environment at $VENV that holds this
-# repository (editable) and its dependencies, with `test` also those of launch/test.sh.
+# Sourced by the launch scripts. `prepare_venv base|test|cluster` leaves a virtual environment at $VENV that holds this
+# repository (editable) and its dependencies, with `test` also those of launch/test.sh, with `cluster` those of Ray.
 #
 #   RLHF_VENV     where; default .venv in the repository root. An environment of your own is installed into as it is.
 #   RLHF_TORCH    which torch; default torch==2.13.0, the release that this repository is tested with.
@@ -46,16 +46,14 @@ make_venv() {
 
 # One resolution for torch and the rest: nothing that we depend on can replace the chosen torch.
 install() {
-  local extra=""
-  if [ "$1" = test ]; then extra="[test]"; fi
+  local extra="" before=""
+  if [ "$1" != base ]; then extra="[$1]"; fi
+  if [ -f "$INSTALLED" ]; then before="$(grep -F " $2" "$INSTALLED" || true)"; fi
   rm -f "$INSTALLED"
   echo "installing into $VENV (the first time takes some minutes)" >&2
   "$VENV/bin/python" -m pip install --disable-pip-version-check "$TORCH" --editable "$ROOT$extra" >&2 ||
     die "the installation failed (see above); mend the cause, then run this again"
-  {
-    echo "base $2"
-    if [ "$1" = test ]; then echo "test $2"; fi
-  } >"$INSTALLED.new"
+  printf '%s\n' "$before" "base $2" "$1 $2" >"$INSTALLED.new"
   mv "$INSTALLED.new" "$INSTALLED"
   rm -f "$UNFINISHED"
 }

@@ -1,51 +1,119 @@
 #!/usr/bin/env bash
-# Runs an ablation on a Slurm cluster: an array job with a task for every run, then a job that collects the result.
+# Trains on a Slurm cluster: a job with Ray on all its nodes, or an ablation as an array of jobs.
 #
+#   launch/slurm.sh CONFIG [key=value …] [-- SBATCH OPTIONS …]
 #   launch/slurm.sh --sweep FILE [key=value …] [-- SBATCH OPTIONS …]
 #
+#   launch/slurm.sh configs/grpo.yaml run.name=first -- --nodes=2 --gpus-per-node=8 --exclusive --time=12:00:00
 #   launch/slurm.sh --sweep configs/ablations/clip_higher.yaml -- --time=1:00:00 --gpus=1 --partition=main
 #
-# The options go to every task of the array; --array is ours, SBATCH_… variables work as always. Submitting again runs
-# only what is missing or failed: a task that was killed or requeued goes on from its run's last checkpoint. Call it
-# from a folder that all nodes share; sweeps/ is written there, and one log per task in sweeps/NAME/slurm/.
-# Installs what is needed on first use, like launch/local.sh. RLHF_AT_ONCE: at most so many tasks at the same time.
+# Installs what is needed on first use, like launch/local.sh. Call it from a folder that all nodes share, with the
+# repository and its virtual environment in one too. SBATCH_… variables work as always.
+#
+# CONFIG: submits one job. It starts Ray on its nodes and `rlhf train CONFIG … runtime.name=ray` on the first, and ends
+# with its exit code. Two minutes before the time limit (option --signal=B:USR1@SECONDS), the run writes a checkpoint and
+# the job is requeued and goes on; so it is when Ray dies on a node. Called inside a job, by a batch script of your own
+# (with `exec`), it submits nothing and uses that job's nodes. The log is slurm/JOB.log, Ray's logs are in
+# slurm/JOB.RESTART/. Exit codes of the job: the driver's; 69 when Ray did not come up, 75 when it should run again and
+# could not be requeued.
+#
+#   RLHF_WAIT_S        seconds that nodes have to join Ray; 300
+#   RLHF_MAX_FAILURES  requeues of a job after lost nodes, or after USR1 came too soon to reach anything; 3
+#   RLHF_HEAD_IP, RLHF_IFNAME
+#                      address, or network interface, on which the first node is reached; default: as routes and names say
+#   RLHF_PORTS         where three free ports in a row are looked for; 20000-31999. Ray chooses the others.
+#   RLHF_RAY_ARGS      more words for `ray start` on every node, such as --object-store-memory=BYTES
+#   RLHF_RAY_TMP       node-local files of Ray are in RLHF_RAY_TMP-JOB.TASK and removed at the end; /tmp/rlhf. Keep it short.
+#   RLHF_SRUN_ARGS     more words for srun, such as those that choose a container
+#   RLHF_LOGS          folder of the logs; slurm
+#   RLHF_DRIVER        another command in place of `rlhf train`, split at blanks; it gets the same words
+#
+# --sweep: an array job with a task for every run, then a job that collects the result. The options go to every task of
+# the array; --array is ours. Submitting again runs only what is missing or failed: a task that was killed or requeued goes
+# on from its run's last checkpoint. sweeps/ is written where you call it, and one log per task in sweeps/NAME/slurm/.
+#
+#   RLHF_AT_ONCE       at most so many tasks at the same time
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
+
+main() {
+  case "${1-}" in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --sweep)
+      shift
+      [ $# -ge 1 ] || die "--sweep needs a file, for example configs/ablations/clip_higher.yaml"
+      split_words "$@"
+      submit_sweep
+      ;;
+    "" | -*) die "give CONFIG, or --sweep FILE; $0 --help says more" ;;
+    *)
+      split_words "$@"
+      [ -f "$1" ] || die "there is no config $1"
+      if [ -z "${SLURM_JOB_ID:-}" ]; then
+        submit_run
+      elif [ ${#options[@]} -gt 0 ]; then
+        die "inside of a job there is nothing to submit: leave out what follows --"
+      else
+        . "$ROOT/launch/_job.sh"
+        set +e # what fails in a job must not keep the rest from being cleaned up
+        run_job "${words[@]}"
+      fi
+      ;;
+  esac
+}
 
 usage() {
   sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-case "${1-}" in
-  -h | --help)
-    usage
-    exit 0
-    ;;
-  --sweep) ;;
-  *) die "give --sweep FILE; $0 --help says more" ;;
-esac
-[ $# -ge 2 ] || die "--sweep needs a file, for example configs/ablations/clip_higher.yaml"
-command -v sbatch >/dev/null || die "there is no sbatch on this machine; on a single machine use: rlhf sweep $2"
-shift
+# What stands before `--` and what behind.
+split_words() {
+  words=()
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    words+=("$1")
+    shift
+  done
+  if [ $# -gt 0 ]; then shift; fi
+  options=("$@")
+}
 
-words=()
-while [ $# -gt 0 ] && [ "$1" != -- ]; do
-  words+=("$1")
-  shift
-done
-if [ $# -gt 0 ]; then shift; fi
+submit_run() {
+  local name logs settings="" variable job
+  command -v sbatch >/dev/null || die "there is no sbatch on this machine; on a single machine use: launch/local.sh ${words[0]}"
+  prepare_venv cluster
+  [ -x "$VENV/bin/ray" ] || die "$VENV has no ray: pip install 'ray[default]' there, or let RLHF_VENV name another"
+  name="$(basename "${words[0]}")"
+  logs="${RLHF_LOGS:-slurm}"
+  mkdir -p "$logs"
+  logs="$(cd "$logs" && pwd -P)"
+  # The job runs this file where it lies, not the copy that Slurm would make, and with today's settings whatever --export says.
+  for variable in "${!RLHF_@}"; do settings+="$(printf '%s=%q ' "$variable" "${!variable}")"; done
+  job="$(sbatch --parsable --job-name="${name%.*}" --ntasks-per-node=1 --requeue --open-mode=append --signal=B:USR1@120 \
+    --output="$logs/%j.log" ${options[@]+"${options[@]}"} \
+    --wrap "exec env ${settings}RLHF_LOGS=$(printf '%q ' "$logs" bash "$ROOT/launch/slurm.sh" "${words[@]}")")"
+  echo "submitted: job ${job%%;*}, log $logs/${job%%;*}.log"
+}
 
-prepare_venv base
-sweep="$(printf '%q ' "$VENV/bin/rlhf" sweep "${words[@]}")"
-# Checks every arm and writes its config, so that the tasks find them there. The last line: how many runs, and the folder.
-read -r runs folder < <("$VENV/bin/rlhf" sweep "${words[@]}" --prepare | tail -n 1) || die "nothing was submitted"
-mkdir -p "$folder/slurm"
+submit_sweep() {
+  local sweep runs folder limit array collect
+  command -v sbatch >/dev/null || die "there is no sbatch on this machine; on a single machine use: rlhf sweep ${words[0]}"
+  prepare_venv base
+  sweep="$(printf '%q ' "$VENV/bin/rlhf" sweep "${words[@]}")"
+  # Checks every arm and writes its config, so that the tasks find them there. The last line: how many runs, and the folder.
+  read -r runs folder < <("$VENV/bin/rlhf" sweep "${words[@]}" --prepare | tail -n 1) || die "nothing was submitted"
+  mkdir -p "$folder/slurm"
 
-limit="${RLHF_AT_ONCE:+%$RLHF_AT_ONCE}"
-array="$(sbatch --parsable --requeue --job-name="$(basename "$folder")" --array="0-$((runs - 1))$limit" \
-  --output="$folder/slurm/%a.log" --open-mode=append "$@" \
-  --wrap "exec $sweep --share \"\$SLURM_ARRAY_TASK_ID/$runs\"")"
-collect="$(sbatch --parsable --job-name="$(basename "$folder")-result" --dependency="afterany:${array%%;*}" \
-  --output="$folder/slurm/result.log" --wrap "exec $sweep --collect")"
-echo "submitted: array ${array%%;*} of $runs runs, then job ${collect%%;*} writes $folder/report.html"
+  limit="${RLHF_AT_ONCE:+%$RLHF_AT_ONCE}"
+  array="$(sbatch --parsable --requeue --job-name="$(basename "$folder")" --array="0-$((runs - 1))$limit" \
+    --output="$folder/slurm/%a.log" --open-mode=append ${options[@]+"${options[@]}"} \
+    --wrap "exec $sweep --share \"\$SLURM_ARRAY_TASK_ID/$runs\"")"
+  collect="$(sbatch --parsable --job-name="$(basename "$folder")-result" --dependency="afterany:${array%%;*}" \
+    --output="$folder/slurm/result.log" --wrap "exec $sweep --collect")"
+  echo "submitted: array ${array%%;*} of $runs runs, then job ${collect%%;*} writes $folder/report.html"
+}
+
+main "$@"

@@ -106,3 +106,7 @@ class RankGroup:
     async def load(self, folder: Path) -> None:
         """See `Learner.load`."""
         await asyncio.gather(*(rank.load(folder) for rank in self._ranks))
+
+    async def close(self) -> None:
+        """Give the memory of every rank back."""
+        await asyncio.gather(*(rank.close() for rank in self._ranks))

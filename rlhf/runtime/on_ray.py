@@ -9,6 +9,7 @@ Actors are placed by `placement`. Engines and the processes of learner ranks are
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -28,7 +29,7 @@ from rlhf.runtime import placement, stacks
 from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings, one_rank
 from rlhf.runtime.cluster import Bundle, Node, Placement, Request, Role, Seat
 from rlhf.runtime.ray import Config
-from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, call
+from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, RemoteRank, call
 from rlhf.runtime.remote_sync import RemoteSync
 from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime
 from rlhf.runtime.watchdog import Missed, Watchdog
@@ -82,14 +83,15 @@ class RayRuntime:
 
     async def learner(self, role: LearnerRole) -> LearnerHandle:
         """A learner on the ranks of the run."""
-        one_rank(self._cfg.learner_ranks, "torch_backend")
+        one_rank(len(self._placed.of(Role.RANK)), role.cfg.backend.name)
         if not self._ranks:
             self._ranks = await self._spawn_ranks()
         self._learners += 1
-        made = RemoteLearner(self._ranks, f"learner {self._learners}", self._watch)
+        name, size = f"learner {self._learners}", len(self._ranks)
+        members = [RemoteRank(rank, name, self._watch, ranks=size) for rank in self._ranks]
         role = replace(role, model=role.model.resolved())
-        await made.every([rank.actor.open.remote(made.name, role) for rank in self._ranks], "load a learner")
-        return made
+        await asyncio.gather(*(member.open(role) for member in members))
+        return RemoteLearner(members)
 
     async def grader(self, role: GraderRole) -> Grader:
         """Graders with the rewards of the run."""
@@ -103,9 +105,7 @@ class RayRuntime:
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """From the ranks of a learner to all engines."""
         assert isinstance(learner, RemoteLearner)
-        return RemoteSync(
-            learner, self._engines, self._watch, bucket_mib=self._cfg.sync.bucket_mib, verify=self._cfg.sync.verify
-        )
+        return RemoteSync(learner, self._engines, bucket_mib=self._cfg.sync.bucket_mib, verify=self._cfg.sync.verify)
 
     async def recover(self, error: LostError) -> bool:
         """End all actors and place new ones on the nodes that are left, a limited number of times."""

@@ -17,10 +17,12 @@ from ray.exceptions import RayError, RayTaskError
 from torch import Tensor
 
 from rlhf.core.errors import LostError
-from rlhf.core.metrics import Metric, merge
+from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.learner.ranks import RankGroup
+from rlhf.runtime.roles import LearnerRole
 from rlhf.runtime.watchdog import Watchdog
 from rlhf.sync.buckets import buckets
 
@@ -91,79 +93,74 @@ class RemoteEngine:
         return await call(answer, self._watch, role=self.remote.name, phase=phase)
 
 
-class RemoteLearner:
-    """Implements `LearnerHandle` over the ranks that share a learner; every rank hears every call, in the same order.
+class RemoteRank:
+    """Implements `LearnerHandle` for one rank of a learner; `RankGroup` makes one of them all.
 
     Args:
-        ranks: in order.
-        name: of the learner; the ranks host several.
+        name: of the learner; a rank hosts several.
+        ranks: how many share it.
     """
 
-    def __init__(self, ranks: Sequence[Remote], name: str, watch: Watchdog) -> None:
-        self.members, self.name, self._watch = ranks, name, watch
+    def __init__(self, remote: Remote, name: str, watch: Watchdog, *, ranks: int) -> None:
+        self.remote, self.name, self._watch = remote, name, watch
+        self._peers = f"the other {ranks - 1} rank(s)" if ranks > 1 else ""
 
     @property
     def ranks(self) -> int:
-        """How many share the work."""
-        return len(self.members)
+        """One."""
+        return 1
 
     async def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> dict[str, Metric]:
         """See `Learner.forward_backward`."""
-        answers = [
-            rank.actor.forward_backward.remote(self.name, batches[i :: self.ranks], counts)
-            for i, rank in enumerate(self.members)
-        ]
-        return merge(await self.every(answers, "backward"))
+        return await self._call(self.remote.actor.forward_backward.remote(self.name, batches, counts), "backward")
 
     async def optim_step(self) -> UpdateStats:
-        """See `Learner.optim_step`; the metrics of all ranks are merged."""
-        first, *others = await self.every([r.actor.optim_step.remote(self.name) for r in self.members], "step")
-        assert all(other.version == first.version for other in others), "ranks step together"
-        return UpdateStats(
-            version=first.version,
-            grad_norm=first.grad_norm,
-            lr=first.lr,
-            metrics=merge([first.metrics, *(other.metrics for other in others)]),
-        )
+        """See `Learner.optim_step`."""
+        return await self._call(self.remote.actor.optim_step.remote(self.name), "step")
 
     async def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.logprobs`."""
-        answers = [
-            rank.actor.logprobs.remote(self.name, batches[i :: self.ranks]) for i, rank in enumerate(self.members)
-        ]
-        out: dict[int, Tensor] = {}
-        for i, share in enumerate(await self.every(answers, "logprobs")):
-            out |= dict(zip(range(i, len(batches), self.ranks), share, strict=True))
-        return [out[i] for i in range(len(batches))]
+        return await self._call(self.remote.actor.logprobs.remote(self.name, batches), "logprobs")
 
     async def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Never called: weights go from the ranks to the engines, not through the driver."""
         raise AssertionError("a remote learner's weights are sent, not fetched")
 
+    async def send(
+        self, version: int, engines: Sequence[RemoteEngine], *, bucket_mib: int, verify: bool
+    ) -> Sequence[int]:
+        """Take part in a weight sync. Returns places of engines that were lost on the way, known to the first rank."""
+        actors = [engine.remote.actor for engine in engines]
+        limit = self._watch.deadline("bucket")
+        answer = self.remote.actor.send.remote(self.name, version, actors, bucket_mib, verify, limit)
+        return await self._call(answer, "sync")
+
     async def save(self, folder: Path) -> None:
         """See `Learner.save`."""
-        await self.every([r.actor.save.remote(self.name, folder.resolve()) for r in self.members], "save")
+        await self._call(self.remote.actor.save.remote(self.name, folder.resolve()), "save")
 
     async def load(self, folder: Path) -> None:
         """See `Learner.load`."""
-        await self.every([r.actor.load.remote(self.name, folder.resolve()) for r in self.members], "load")
+        await self._call(self.remote.actor.load.remote(self.name, folder.resolve()), "load")
+
+    async def open(self, role: LearnerRole) -> None:
+        """Make the learner on this rank; all ranks do at once."""
+        await self._call(self.remote.actor.open.remote(self.name, role), "load a learner")
 
     async def close(self) -> None:
-        """Free its memory on every rank."""
-        await self.every([r.actor.close.remote(self.name) for r in self.members], "close")
+        """Free its memory."""
+        await self._call(self.remote.actor.close.remote(self.name), "close")
 
-    async def every(self, answers: Sequence[Awaitable[T]], phase: str) -> list[T]:
-        """Wait for all ranks; the first loss is told at once, since the others then wait for the lost one."""
-        peers = f"the other {self.ranks - 1} rank(s)" if self.ranks > 1 else ""
-        tasks = [
-            asyncio.ensure_future(call(answer, self._watch, role=rank.name, phase=phase, peer=peers))
-            for rank, answer in zip(self.members, answers, strict=True)
-        ]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+    async def _call(self, answer: Awaitable[T], phase: str) -> T:
+        return await call(answer, self._watch, role=self.remote.name, phase=phase, peer=self._peers)
+
+
+class RemoteLearner(RankGroup):
+    """The ranks of a learner, which also send its weights."""
+
+    def __init__(self, members: Sequence[RemoteRank]) -> None:
+        super().__init__(members)
+        self.members = members
 
 
 class RemoteGrader:

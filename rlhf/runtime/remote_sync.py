@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from rlhf.core.errors import LostError
 from rlhf.runtime.remote import RemoteEngine, RemoteLearner
-from rlhf.runtime.watchdog import Watchdog
 
 
 class RemoteSync:
@@ -27,12 +26,11 @@ class RemoteSync:
         self,
         learner: RemoteLearner,
         engines: Sequence[RemoteEngine],
-        watch: Watchdog,
         *,
         bucket_mib: int,
         verify: bool,
     ) -> None:
-        self._learner, self._engines, self._watch = learner, engines, watch
+        self._learner, self._engines = learner, engines
         self._bucket_mib, self._verify = bucket_mib, verify
         self._pushed: int | None = None
 
@@ -53,13 +51,11 @@ class RemoteSync:
         assert self._pushed is not None, "nothing was pushed"
         version, self._pushed = self._pushed, None
         await asyncio.gather(*(engine.pause() for engine in self._engines))
-        actors = [engine.remote.actor for engine in self._engines]
-        limit = self._watch.deadline("sync")
-        answers = [
-            rank.actor.send.remote(self._learner.name, version, actors, self._bucket_mib, self._verify, limit)
+        parts = (
+            rank.send(version, self._engines, bucket_mib=self._bucket_mib, verify=self._verify)
             for rank in self._learner.members
-        ]
-        lost, *_ = await self._learner.every(answers, "sync")
+        )
+        lost, *_ = await asyncio.gather(*parts)
         if lost:
             raise LostError(self._engines[lost[0]].remote.name, "did not take the weights")
         versions = await asyncio.gather(*(engine.version() for engine in self._engines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -44,7 +43,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same(found: Trained, expected: Trained, *, atol: float = 1e-5) -> None:
     assert found.weights.keys() == expected.weights.keys()
     for name, tensor in expected.weights.items():
-        torch.testing.assert_close(found.weights[name], tensor, atol=atol, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            found.weights[name], tensor, atol=atol, rtol=0, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 @cache

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import tiny_model
-import torch
 from test_gradient_invariance import CASES, make_samples
 from torch import Tensor
 
 from rlhf.core.component import Component
 from rlhf.core.config import build_component
-from rlhf.core.errors import UserError
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms

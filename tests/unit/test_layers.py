@@ -27,7 +27,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 CLUSTER = {
     "vllm": (),
     "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote"),
-    "deepspeed": (),
+    "deepspeed": ("rlhf.learner.backends.deepspeed_backend",),
 }
 """Who may import a package that only a cluster needs."""
 MAX_FILE, MAX_FUNCTION = 400, 60
