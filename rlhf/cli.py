@@ -1,8 +1,9 @@
 """The command `rlhf`: one file of arguments, one function per verb; everything else happens in the loops.
 
-Exit codes: 0 done, 2 something the user can mend (one message: where, what, fix), 70 a process of the run is lost and
-could not be brought back, 75 stopped by SIGUSR1 and worth starting again, 130 and 143 interrupted by Ctrl-C and
-SIGTERM; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs them.
+Exit codes: 0 done, 1 `rlhf doctor` found a problem, 2 something the user can mend (one message: where, what, fix), 70 a
+process of the run is lost and could not be brought back, 75 stopped by SIGUSR1 and worth starting again, 130 and 143
+interrupted by Ctrl-C and SIGTERM; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs
+them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        arguments.verb(arguments)
+        return arguments.verb(arguments) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
-    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -113,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
+    sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
+    sub.add_argument("config", type=Path, nargs="?")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
@@ -184,6 +187,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from rlhf.sweeps import sweep
 
     sweep.compare_runs(arguments.runs, out=arguments.out)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rlhf.doctor import visit
+
+    return visit.run(arguments.config, arguments.overrides)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,7 @@
 """`rlhf plan`: what a config would do, without doing it, and whether it can.
 
 Builds the task and the tokenizer (in a scratch folder), so that every check that a run makes before its first step is
-made here. Memory is an estimate for one device: weights, gradients and optimizer state are exact, the cache follows
-from shapes, activations take 34 bytes per token, layer and hidden unit in 16 bits and twice that in 32 (Korthikanti et
-al. 2022, arXiv 2205.05198, equation 1 without attention scores).
+made here. Memory is an estimate, see `plan_memory`.
 """
 
 from __future__ import annotations
@@ -12,50 +10,28 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import rubric
-from rlhf.core.errors import ConfigError
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
-from rlhf.loops import offline, online, setup
+from rlhf.loops import offline, online, plan_memory, setup
 from rlhf.loops.evaluate import by_task
+from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
+from rlhf.models.load import DTYPES
 from rlhf.report.units import amount
+from rlhf.runtime import memory
+from rlhf.runtime.memory import Shape, Zero
 from rlhf.tasks import common
 from rlhf.tasks.common import ValidationReport
 
-GIB = 2**30
 LOOKED_AT = 256
 """Prompts that token lengths are estimated from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What memory depends on."""
-
-    parameters: int
-    layers: int
-    hidden: int
-    cache_values_per_token: int
-    """Keys and values of all layers."""
-    vocabulary: int
-    bytes_per_value: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lengths:
-    """Tokens per sequence, of the first prompts."""
-
-    prompt_mean: float
-    prompt_max: int
-    solution_max: int
 
 
 def check(experiment: Experiment) -> None:
@@ -78,7 +54,9 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
     settings = experiment.settings
     with tempfile.TemporaryDirectory() as scratch:
         shared = setup.parts(settings, Path(scratch) / "model")
-        shape = model_shape(shared.model_folder, trust_remote_code=settings.model.trust_remote_code)
+        shape = model_shape(
+            shared.model_folder, dtype=settings.model.dtype, trust_remote_code=settings.model.trust_remote_code
+        )
         lengths = _lengths(shared.task.train()[:LOOKED_AT], shared)
         train, held_out = by_task(shared.task.train()), by_task(shared.task.held_out())
         console.print(f"model: {amount(shape.parameters)} parameters on {shared.device}", highlight=False)
@@ -92,14 +70,9 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
         console.print(f"golds: {report.summary()}", highlight=False, markup=False)
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)
-        table, total = _memory(experiment, shape, lengths)
-        console.print(table)
-    available = device_memory(shared.device)
-    verdict = f"about {total / GIB:.2f} GiB of {available / GIB:.1f} GiB on {shared.device}"
-    if total > available:
-        fix = "lower learner.micro_batch_tokens or engine.max_batch, turn on learner.gradient_checkpointing"
-        raise ConfigError("model", f"does not fit: {verdict}", fix=f"{fix}, or use a smaller model")
-    console.print(f"fits: {verdict}", highlight=False)
+        holding = _one_device(experiment, shape, lengths, shared.device)
+        plan_memory.show(console, holding)
+    console.print(plan_memory.verdict(holding), highlight=False)
 
 
 def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
@@ -117,22 +90,33 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
         return common.validate(prompts, verify, reference=settings.task.module.reference)
 
 
-def model_shape(folder: Path, *, trust_remote_code: bool) -> Shape:
-    """Sizes of a model, from its config alone; no weights are loaded."""
+def model_shape(folder: Path, *, dtype: str = "auto", trust_remote_code: bool) -> Shape:
+    """Sizes of a model, from its config alone; no weights are loaded.
+
+    Args:
+        dtype: a key of `DTYPES`, of the weights.
+    """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     text = config.get_text_config()
+    told = vars(text)
     heads = text.num_attention_heads
-    head_dim = vars(text).get("head_dim") or text.hidden_size // heads
-    kv_heads = vars(text).get("num_key_value_heads") or heads
+    names = [name for name, _ in model.named_parameters()]
+    of_experts = (told.get("moe_intermediate_size") or 0) * (told.get("num_experts_per_tok") or 0)
+    chosen = DTYPES[dtype]
     return Shape(
         parameters=sum(p.numel() for p in model.parameters()),
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
-        cache_values_per_token=2 * text.num_hidden_layers * kv_heads * head_dim,
+        intermediate=of_experts or told.get("intermediate_size") or told.get("n_inner") or 4 * text.hidden_size,
+        heads=heads,
+        kv_heads=told.get("num_key_value_heads") or heads,
+        head_dim=told.get("head_dim") or text.hidden_size // heads,
         vocabulary=text.vocab_size,
-        bytes_per_value=next(model.parameters()).element_size(),
+        gated=any(".gate_proj." in name or ".gate_up_proj" in name for name in names),
+        head_norms=any(name.endswith("q_norm.weight") for name in names),
+        bytes_per_value=(next(model.parameters()).dtype if isinstance(chosen, str) else chosen).itemsize,
     )
 
 
@@ -172,27 +156,22 @@ def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:
     )
 
 
-def _memory(experiment: Experiment, shape: Shape, lengths: Lengths) -> tuple[Table, float]:
-    """Bytes by part, at the most demanding moment of the run."""
-    learners = [s.config for s in experiment.stages]
-    weights = float(shape.parameters * shape.bytes_per_value)
-    budget = max(c.learner.micro_batch_tokens for c in learners)
-    checkpointing = all(c.learner.gradient_checkpointing for c in learners)
-    rows = vars(experiment.settings.engine.config).get("max_batch", 0)
-    columns = lengths.prompt_max + experiment.settings.sampling.max_tokens
-    chunk = max(c.learner.chunk_mib * 2**20 or 4 * budget * shape.vocabulary for c in learners)
-    parts = {
-        "learner: weights": weights,
-        "learner: gradients": weights,
-        "learner: AdamW moments": 2 * weights,
-        "learner: activations": (2 if checkpointing else 34) * budget * shape.hidden * shape.layers * 2.0,
-        "learner: logits of a chunk, with gradient": 3.0 * min(chunk, 4 * budget * shape.vocabulary),
-        "engine: weights": weights,
-        "engine: keys and values": float(rows * columns * shape.cache_values_per_token * shape.bytes_per_value),
-    }
-    if any(isinstance(c, online.Config) and c.needs_reference for c in learners):
-        parts["reference: weights"] = weights
-    table = Table("memory, estimated", "MiB", title="\none device holds", title_justify="left")
-    for name, size in parts.items():
-        table.add_row(name, f"{size / 2**20:,.1f}")
-    return table, sum(parts.values())
+def _one_device(experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device) -> Holding:
+    """Everything in this process, in the stage that needs most."""
+    settings = experiment.settings
+    engine = plan_memory.embedded_engine(experiment.stages, settings, shape, lengths)
+
+    def parts(stage: StageSettings) -> list[memory.Part]:
+        numbers = plan_memory.numbers(shape, stage, device)
+        cpu = device.type == "cpu"
+        rank = plan_memory.rank(stage, settings, shape, lengths, numbers=numbers, zero=Zero(), cpu=cpu)
+        return [*rank, *engine]
+
+    fullest = max(experiment.stages, key=lambda stage: memory.peak(parts(stage))[1])
+    stages = f", in its fullest stage ({fullest.name})" if len(experiment.stages) > 1 else ""
+    return Holding(
+        title=f"one device holds everything{stages}",
+        parts=parts(fullest),
+        capacity=device_memory(device),
+        where=str(device),
+    )

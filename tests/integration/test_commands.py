@@ -132,7 +132,7 @@ def test_the_console_script_and_its_usage(tmp_path: Path) -> None:
 
     usage = run("--help")
     assert usage.returncode == 0
-    for verb in ("train", "plan", "generate", "evaluate", "report", "replay", "tasks", "components"):
+    for verb in ("train", "plan", "generate", "evaluate", "report", "replay", "doctor", "tasks", "components"):
         assert verb in usage.stdout
     assert run().returncode == 2
     assert run("report", "nope", "extra").returncode == 2

@@ -1,0 +1,1 @@
+"""`rlhf doctor`: whether this installation and machine can run what is asked of them, and what to do where not."""

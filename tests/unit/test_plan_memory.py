@@ -1,0 +1,168 @@
+"""From a config to bytes by part and moment, and the words for what does not fit."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from rlhf.core.errors import ConfigError
+from rlhf.loops import plan, plan_memory, settings
+from rlhf.loops.plan_memory import Holding, Lengths
+from rlhf.models import load
+from rlhf.runtime import memory
+from rlhf.runtime.memory import GIB, Moment, Part, Shape, Zero
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+LENGTHS = Lengths(prompt_mean=10.0, prompt_max=12, solution_max=40)
+SHAPE = Shape(parameters=1000, layers=2, hidden=8, intermediate=16, heads=2, kv_heads=1, head_dim=4, vocabulary=10)
+
+
+def read(*overrides: str) -> settings.Experiment:
+    return settings.read(ROOT / "configs" / "quickstart.yaml", overrides)
+
+
+def rank(experiment: settings.Experiment, stage: int, **changes: Any) -> dict[str, float]:
+    chosen = experiment.stages[stage]
+    numbers = plan_memory.numbers(SHAPE, chosen, CPU)
+    given: dict[str, Any] = {"numbers": numbers, "zero": Zero(), "cpu": True} | changes
+    parts = plan_memory.rank(chosen, experiment.settings, SHAPE, LENGTHS, **given)
+    return {part.name: part.size for part in parts}
+
+
+def printed(holding: Holding, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    plan_memory.show(console, holding)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(("stage", "longest", "samples"), [(0, 40, 64), (1, 12 + 64, 256)], ids=["sft", "rl"])
+def test_a_pass_holds_the_samples_of_an_update_or_a_full_micro_batch(stage: int, longest: int, samples: int) -> None:
+    layers = SHAPE.layers * memory.activations(SHAPE, memory.FLOAT32, scored=longest)
+    assert rank(read(), stage)["learner: activations"] == layers * min(8192, longest * samples)
+    few = rank(read("sft.batch_size=2", "rl.minibatches=128"), stage)
+    assert few["learner: activations"] == layers * longest * 2
+    split = rank(read("sft.batch_size=2", "rl.minibatches=128"), stage, zero=Zero(stage=1, ranks=2, bucket=0))
+    assert split["learner: activations"] == layers * longest
+
+
+def test_attention_scores_are_kept_of_short_sequences_on_a_cpu_only() -> None:
+    on_cpu, on_gpu = (rank(read(), 1, cpu=cpu)["learner: activations"] for cpu in (True, False))
+    assert on_cpu > on_gpu
+    long = "sampling.max_tokens=200"
+    assert rank(read(long), 1)["learner: activations"] == rank(read(long), 1, cpu=False)["learner: activations"]
+
+
+def test_a_reference_is_there_when_a_stage_looks_at_one() -> None:
+    assert "reference: weights" not in rank(read(), 1)
+    assert rank(read("rl.loss.kl_coef=0.1"), 1)["reference: weights"] == 4000
+
+
+def test_a_stage_that_only_generates_holds_weights_and_no_optimizer() -> None:
+    assert rank(read("stages=[gen]", "gen.loop=generate"), 0) == {"learner: weights": 4000}
+
+
+@pytest.mark.parametrize(
+    ("size", "precision", "device", "expected"),
+    [
+        (4, "auto", "cpu", memory.FLOAT32),
+        (4, "bfloat16", "cpu", memory.AUTOCAST),
+        (2, "auto", "cpu", memory.PURE_BFLOAT16),
+        (8, "auto", "cpu", memory.FLOAT64),
+    ],
+)
+def test_bytes_per_number_follow_the_model_and_the_precision(
+    size: int, precision: str, device: str, expected: memory.Numbers
+) -> None:
+    [stage] = read("stages=[rl]", f"rl.learner.optimizer.precision={precision}").stages
+    shape = Shape(**{name: getattr(SHAPE, name) for name in Shape.__slots__} | {"bytes_per_value": size})
+    assert plan_memory.numbers(shape, stage, torch.device(device)) == expected
+
+
+def test_a_backend_with_master_weights_keeps_them_beside_16_bits() -> None:
+    [stage] = read("stages=[rl]").stages
+    shape = Shape(**{name: getattr(SHAPE, name) for name in Shape.__slots__} | {"bytes_per_value": 2})
+    assert plan_memory.numbers(shape, stage, CPU, master=True) == memory.BFLOAT16
+
+
+def test_the_engine_is_asked_for_the_samples_of_a_step_or_of_an_evaluation() -> None:
+    def sequences(*overrides: str) -> int:
+        experiment = read(*overrides)
+        return plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS, limit=10_000).sequences
+
+    assert sequences() == 256 * 4
+    assert sequences("rl.prompts_per_step=1000") == 8000
+    assert sequences("rl.prompts_per_step=2000") == 10_000
+
+
+def test_an_engine_without_a_batch_holds_no_cache() -> None:
+    experiment = read("engine.name=scripted_engine", "engine.default=[x]")
+    parts = plan_memory.embedded_engine(experiment.stages, experiment.settings, SHAPE, LENGTHS)
+    assert {part.name: part.size for part in parts}["engine: keys and values"] == 0
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_the_shape_is_read_from_a_model_s_config(dtype: str, tmp_path: Path) -> None:
+    cfg = load.Config(init="tiny", max_positions=32)
+    folder = load.prepare(cfg, tmp_path / "model", texts=["12+3=15"], seed=0)
+    model = load.load_model(folder, dtype=dtype, device="cpu")
+    shape = plan.model_shape(folder, dtype=dtype, trust_remote_code=False)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    assert shape.parameters * shape.bytes_per_value == sum(p.nbytes for p in model.parameters())
+    assert (shape.layers, shape.hidden, shape.intermediate) == (4, 128, 480)
+    assert (shape.heads, shape.kv_heads, shape.head_dim) == (4, 4, 32)
+    assert shape.gated and not shape.head_norms
+
+
+PARTS = [
+    Part(name="learner: weights", size=3 * GIB),
+    Part(name="learner: activations", size=2 * GIB, moments=memory.BACKWARD, fix="turn on checkpointing"),
+    Part(
+        name="engine: keys and values", size=9 * GIB, moments=frozenset({Moment.ROLLOUT}), fix="lower engine.max_batch"
+    ),
+    Part(name="learner: optimizer", size=6 * GIB, on_host=True, fix="leave it there"),
+]
+
+
+def test_the_table_shows_the_moments_that_can_be_the_fullest() -> None:
+    shown = printed(Holding(title="one device", parts=PARTS, capacity=16 * GIB, where="cpu"))
+    assert [word for word in shown.split() if word in list(Moment)] == ["rollout", "training"]
+    assert "one device" in shown and "GiB" in shown and "and 6.00 GiB of host memory" in shown
+    together = next(line for line in shown.splitlines() if "together" in line)
+    assert [float(word) for word in together.replace("│", " ").split()[1:]] == [12.0, 5.0]
+
+
+def test_equal_moments_are_shown_once() -> None:
+    shown = printed(Holding(title="t", parts=[Part(name="weights", size=2**20)], capacity=None, where="cpu"))
+    assert sum(word in list(Moment) for word in shown.split()) == 1 and "MiB" in shown
+
+
+def test_what_fits_is_said_with_the_numbers_of_its_fullest_moment() -> None:
+    told = plan_memory.verdict(Holding(title="t", parts=PARTS, capacity=16 * GIB, where="cuda:0"))
+    assert told == "fits: about 12.00 GiB (during rollout) of 16.0 GiB on cuda:0"
+
+
+def test_what_does_not_fit_names_the_moment_and_what_to_change_there() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_memory.verdict(Holding(title="t", parts=PARTS, capacity=8 * GIB, where="cuda:0"))
+    assert "12.00 GiB (during rollout) of 8.0 GiB on cuda:0" in caught.value.problem
+    assert caught.value.fix == "lower engine.max_batch, or use a smaller model"
+
+
+def test_the_largest_parts_are_what_a_refusal_changes_first() -> None:
+    parts = [Part(name=str(n), size=n * GIB, fix=f"change {n}") for n in range(1, 6)]
+    with pytest.raises(ConfigError) as caught:
+        plan_memory.verdict(Holding(title="t", parts=parts, capacity=GIB, where="cpu"))
+    assert caught.value.fix == "change 5, or change 4, or change 3, or use a smaller model"
+
+
+def test_an_unknown_capacity_is_no_verdict_and_names_the_key_that_would_tell() -> None:
+    holding = Holding(title="t", parts=PARTS, capacity=None, where="a GPU", capacity_key="runtime.device_memory_gib")
+    told = plan_memory.verdict(holding)
+    assert told.startswith("needs about 12.00 GiB") and "set runtime.device_memory_gib" in told
