@@ -41,6 +41,21 @@ class RunFolderError(UserError, RuntimeError):
     """A run folder that belongs to another run, is locked, or is damaged."""
 
 
+class Lost(RuntimeError):
+    """A role that will not answer any more: its process died, or its node went away.
+
+    Raised by the methods of its handle. Whoever holds it replaces the role (`rollout.pool`) or lets the run end.
+
+    Args:
+        role: which one, and where it lived.
+        problem: what became of it.
+    """
+
+    def __init__(self, role: str, problem: str) -> None:
+        self.role, self.problem = role, problem
+        super().__init__(f"{role}: {problem}")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """One sentence listing the valid choices, the nearest first: `did you mean 'clip_low'? valid: …`."""
     valid = sorted(choices)
