@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.core.errors import ConfigError
-from rlhf.learner import torch_backend
+from rlhf.learner import optimizer
 from rlhf.loops import generate, offline, online
 from rlhf.loops.settings import Settings, StageSettings
 from rlhf.models.attention import SHORT
@@ -58,7 +58,7 @@ def numbers(shape: Shape, stage: StageSettings, device: torch.device, *, master:
         return memory.BFLOAT16 if master else memory.PURE_BFLOAT16
     if shape.bytes_per_value == 8:
         return memory.FLOAT64
-    casts = torch_backend.autocast(device.type, stage.config.learner.optimizer.precision)
+    casts = optimizer.autocast(device.type, stage.config.learner.optimizer.precision)
     return memory.AUTOCAST if isinstance(casts, torch.autocast) else memory.FLOAT32
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from torch import Tensor
 
 from rewards.pool import WorkerPool
-from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Sampling
@@ -215,14 +214,3 @@ class GraderActor(_Actor):
     def grade(self, groups: Sequence[Group]) -> list[Group]:
         """See `Grader.grade`."""
         return self._role.grade(groups, self._pool)
-
-
-def one_rank(ranks: int, backend: str) -> None:
-    """Refuse more ranks than a backend knows.
-
-    Raises:
-        ConfigError: naming the backend that knows more.
-    """
-    if ranks > 1 and backend == "torch_backend":
-        fix = "use learner.backend=deepspeed_backend, or runtime.learner_ranks=1"
-        raise ConfigError("runtime.learner_ranks", f"torch_backend trains on one rank, not on {ranks}", fix=fix)

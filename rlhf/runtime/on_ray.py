@@ -26,7 +26,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from rlhf.core.errors import ConfigError, LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, WeightSync
 from rlhf.runtime import placement, stacks
-from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings, one_rank
+from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings
 from rlhf.runtime.cluster import Bundle, Node, Placement, Request, Role, Seat
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, RemoteRank, call
@@ -83,7 +83,6 @@ class RayRuntime:
 
     async def learner(self, role: LearnerRole) -> LearnerHandle:
         """A learner on the ranks of the run."""
-        one_rank(len(self._placed.of(Role.RANK)), role.cfg.backend.name)
         if not self._ranks:
             self._ranks = await self._spawn_ranks()
         self._learners += 1

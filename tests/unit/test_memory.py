@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rlhf.core.types import Span
-from rlhf.learner.torch_backend import Config, TorchBackend
+from rlhf.learner.backends.torch_backend import TorchBackend
+from rlhf.learner.optimizer import Config
 from rlhf.models import attention, tiny
 from rlhf.runtime import memory
 from rlhf.runtime.memory import Moment, Part, Shape, Zero

@@ -5,9 +5,10 @@ is what the torch backend computes, up to rounding: the same AdamW on the same g
 up (DeepSpeed averages them; the factor that undoes it is in `backward`), clipped by the same norm; a norm that is not
 finite updates nothing. In bfloat16 the model computes with rounded copies of float32 master weights.
 
-Private names of DeepSpeed 0.19 are used to work around three things: the moments exist before the first step, else those
-of all parameter groups but one could never be read; F.linear is replaced while the model runs, and not for the whole
-process, so that ZeRO-3 need not keep gathered weights until the backward pass; what it never lets go of is removed.
+Private names of DeepSpeed 0.19 are used to work around three things: the moments exist before the first step, else
+those of all parameter groups but one could never be read; F.linear is replaced while the model runs, and not for the
+whole process, so that ZeRO-3 need not keep gathered weights until the backward pass; what it never lets go of is
+removed.
 """
 
 from __future__ import annotations
