@@ -51,7 +51,8 @@ async def call(answer: Awaitable[T], watch: Watchdog, *, role: str, phase: str, 
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
-        raise LostError(role, f"{type(error).__name__} in phase '{phase}': {str(error).strip()}") from error
+        said = str(error).strip().splitlines()
+        raise LostError(role, f"{type(error).__name__} in phase '{phase}': {said[0] if said else ''}") from error
 
 
 class RemoteEngine:

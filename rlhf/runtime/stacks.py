@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -76,7 +77,7 @@ def _grown(path: Path, before: int) -> str:
 
 
 def _from_outside(pid: int) -> str:
-    tool = shutil.which("py-spy")
+    tool = shutil.which("py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if tool is None:
         return "(py-spy is not installed, so it cannot be looked into)"
     done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Cluster tests use the small models and batches of the unit tests."""
+"""Cluster tests use the small models and batches of the unit tests, and the commands of the integration tests."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("unit", "integration")]

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import yaml
@@ -49,15 +50,22 @@ class Done:
 
 
 class Shell:
-    """Runs commands in one folder, through the launcher. A context manager: it ends the launcher's process."""
+    """Runs commands in one folder, through the launcher. A context manager: it ends the launcher's process.
 
-    def __init__(self) -> None:
+    Args:
+        also: folders with further modules for the commands to find.
+        more: environment variables, besides those of every command.
+    """
+
+    def __init__(self, *, also: Sequence[Path] = (), more: Mapping[str, str] = MappingProxyType({})) -> None:
+        env = environment() | dict(more)
+        env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"], *map(str, also)])
         self._launcher = subprocess.Popen(
             [sys.executable, str(HERE / "launcher.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=env,
         )
 
     def run(

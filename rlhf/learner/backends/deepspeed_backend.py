@@ -5,18 +5,21 @@ is what the torch backend computes, up to rounding: the same AdamW on the same g
 up (DeepSpeed averages them; the factor that undoes it is in `backward`), clipped by the same norm; a norm that is not
 finite updates nothing. In bfloat16 the model computes with rounded copies of float32 master weights.
 
-Two things of DeepSpeed 0.19 are worked around, and its private names are used for that only: the moments exist before
-the first step, else those of all parameter groups but one could never be read; and F.linear is replaced while the model
-runs, and not for the whole process, so that ZeRO-3 need not keep gathered weights until the backward pass.
+Private names of DeepSpeed 0.19 are used to work around three things: the moments exist before the first step, else those
+of all parameter groups but one could never be read; F.linear is replaced while the model runs, and not for the whole
+process, so that ZeRO-3 need not keep gathered weights until the backward pass; what it never lets go of is removed.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
+import inspect
 import io
 import logging
 import os
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -150,6 +153,7 @@ class ZeroBackend:
         self._world, self._narrow, self._cfg = ranks, narrow, spec.optimizer
         self._sharded, self._bucket_bytes = cfg.zero_stage == 3, cfg.bucket_mib * 2**20
         config = settings(cfg, spec, narrow=narrow, device=ranks.device.type)
+        gc.collect()  # an earlier learner of this process, whose parts refer to each other
         with _silent(), _sharded_loading(config) if self._sharded else nullcontext():
             self.model = spec.load("bfloat16" if narrow else "float32").eval().requires_grad_(spec.trains)
         self._named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -158,6 +162,7 @@ class ZeroBackend:
             self._engine, *_ = self._ds.initialize(
                 model=Scorer(self.model), optimizer=self._optimizer, config=config, dist_init_required=False
             )
+        weakref.finalize(self, _end, self._engine, sharded=self._sharded).atexit = False
         self._linear = self._ds.runtime.zero.linear.zero3_linear_wrap
         if spec.trains:
             self._give_moments()
@@ -342,6 +347,18 @@ def _deepspeed(ranks: World) -> ModuleType:
         with _silent():
             deepspeed.comm.init_distributed(accelerator.communication_backend_name(), auto_mpi_discovery=False)
     return deepspeed
+
+
+def _end(engine: Any, *, sharded: bool) -> None:
+    """Take an engine apart, and remove what would else keep its model in memory for as long as the process lives."""
+    engine.destroy()
+    if sharded:
+        from deepspeed.runtime.zero import parameter_offload, partitioned_param_coordinator
+
+        parameter_offload.FWD_MODULE_STACK.remove(engine.module)
+        methods = vars(partitioned_param_coordinator.PartitionedParameterCoordinator)
+        cached = methods["_PartitionedParameterCoordinator__params_to_release"]
+        inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
 
 
 @contextmanager
