@@ -71,13 +71,25 @@ def test_float32_states_by_hand() -> None:
         return sizes(memory.model_states(1000, memory.FLOAT32, zero))
 
     assert found(0) == {"weights": 4000, "gradients": 4000, "optimizer": 8000}
-    assert found(1) == {"weights": 4000, "gradients": 4000, "optimizer": 3000, "reduce bucket": 200}
-    assert found(2) == {"weights": 4000, "gradients": 1000, "optimizer": 3000, "reduce bucket": 200}
+    assert found(1) == {
+        "weights": 4000,
+        "gradients": 4000,
+        "optimizer": 3000,
+        "gradients of a step": 1000,
+        "bucket of gradients": 50,
+    }
+    assert found(2) == {
+        "weights": 4000,
+        "gradients": 1000,
+        "optimizer": 3000,
+        "gradients of a step": 1000,
+        "bucket of gradients": 50,
+    }
     assert found(3) == {
         "weights": 1000,
         "gradients": 1000,
         "optimizer": 3000,
-        "reduce bucket": 200,
+        "bucket of gradients": 50,
         "gathered weights": 400,
     }
 
