@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -53,7 +54,7 @@ def main() -> int:
     return int(words.get("fail", 0))
 
 
-def with_actors(count: int):
+def with_actors(count: int) -> Callable[[float], object]:
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
