@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# Sourced by slurm.sh in a job. `run_job CONFIG [key=value …]` starts Ray on every node of the allocation and the driver on
-# the first one, waits for the driver, takes Ray down again, and ends with the driver's exit code or has the job requeued.
+# Sourced by slurm.sh in a job. `run_job CONFIG [key=value …]` starts Ray on every node of the allocation and the driver
+# on the first one, waits for the driver, takes Ray down again, and ends with the driver's exit code or has the job
+# requeued.
 #
-# Invariants: this shell runs on the first node; whatever is started here is a step of the job, so that Slurm ends it with
-# the job; every way out goes through `stop_ray`. Slurm signals the steps by itself when a job is cancelled: TERM is noted
+# Invariants: this shell runs on the first node; whatever it starts is a step of the job, so that Slurm ends it with
+# the job; every way out goes through `stop_ray`. When a job is cancelled, Slurm itself signals the steps: TERM is noted
 # here and passed on to nobody, because srun would kill its tasks on it.
 
 AGAIN=75       # EX_TEMPFAIL: "I saved my work, start me again"; `rlhf train` ends with it on USR1
@@ -29,8 +30,11 @@ run_job() {
   if [ "$time_is_up" = 1 ]; then
     # Nothing was reached: when that happens again and again, the time limit is too short.
     status=$AGAIN failed=1
+  elif [ "$status" = "$UNAVAILABLE" ] && [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+    say "Ray came up before: this is worth another try"
+    status=$AGAIN failed=1
   elif [ "$status" = 0 ] && [ "$told_to_end" = 0 ]; then
-    say "$NODES nodes have joined Ray at $RAY_ADDRESS"
+    say "Ray is up at $RAY_ADDRESS, nodes: $NODES"
     run_driver "$@" || status=$?
     say "the driver ended with $status"
     judge "$status" || status=$AGAIN
@@ -46,8 +50,8 @@ find_nodes() {
   mapfile -t NAMES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   NODES=${#NAMES[@]}
   if [ "${SLURMD_NODENAME:-}" != "${NAMES[0]}" ]; then
-    die "job $SLURM_JOB_ID runs on ${NAMES[*]}, but this shell (of salloc?) is on $(uname -n), not in the job on ${NAMES[0]};
-  fix: leave the allocation and call this again, it submits a job; or run it in a batch script of your own"
+    die "job $SLURM_JOB_ID runs on ${NAMES[*]}, but this shell (of salloc?) is on $(uname -n), not in the job
+  fix: leave the allocation and call this again, it submits a job; or call it in a batch script of your own"
   fi
   [ -x "$VENV/bin/ray" ] || die "$VENV has no ray; call this once outside of a job, or set RLHF_VENV"
 }
@@ -76,8 +80,10 @@ share_settings() {
 }
 
 start_ray() {
-  "${STEP[@]}" --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --job-name=rlhf-ray --wait=0 --kill-on-bad-exit=0 \
-    --output="$RLHF_JOB_LOGS/ray-%t.log" bash -c "$(<"$ROOT/launch/_ray_node.sh")" &
+  # When one node fails, the others stay for the driver to save what it can.
+  "${STEP[@]}" --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 \
+    --job-name=rlhf-ray --output="$RLHF_JOB_LOGS/ray-%t.log" bash -c "$(<"$ROOT/launch/_ray_node.sh")" \
+    2>"$RLHF_JOB_LOGS/srun.err" &
   ray=$!
 }
 
@@ -119,7 +125,7 @@ judge() {
     "$AGAIN") return 1 ;;
   esac
   if [ "$1" = "$USR1_KILLED" ] && [ "$time_is_up" = 1 ]; then
-    say "USR1 came before the driver could heed it"
+    say "USR1 killed the driver, which was not ready to heed it"
   elif [ "$told_to_end" = 1 ] || ! watch_nodes lost 10; then
     return 0
   fi
@@ -139,16 +145,21 @@ stop_ray() {
 }
 
 requeue() {
+  local failures
   if [ "$failed" = 1 ]; then
-    echo "$(date) restart ${SLURM_RESTART_COUNT:-0} failed" >>"$FAILURES"
-    if [ "$(wc -l <"$FAILURES")" -gt "${RLHF_MAX_FAILURES:-3}" ]; then
-      say "not requeued: this has failed $(wc -l <"$FAILURES") times (RLHF_MAX_FAILURES)"
+    echo "$(date) restart ${SLURM_RESTART_COUNT:-0}" >>"$FAILURES"
+    failures="$(wc -l <"$FAILURES")"
+    if [ "$failures" -gt "${RLHF_MAX_FAILURES:-3}" ]; then
+      say "not requeued: restarts that failed: $failures, allowed (RLHF_MAX_FAILURES): ${RLHF_MAX_FAILURES:-3}"
       return
     fi
   fi
   say "requeue: the job goes on from its last checkpoint"
-  # Ends this shell, when it works.
-  if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi
+  trap 'exit "$AGAIN"' TERM
+  if scontrol requeue "$SLURM_JOB_ID"; then
+    sleep 60 & # until this shell is ended
+    wait $!
+  fi
   say "the job could not be requeued; the same command continues the run"
 }
 
