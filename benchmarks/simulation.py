@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rlhf.core import config
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts, EngineHandle, LearnerHandle
+from rlhf.core.protocols import Counts, EngineHandle, Grader, LearnerHandle
 from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import (
@@ -197,6 +197,7 @@ class Simulation:
     """Of the online stage."""
     engine: EngineHandle
     train_seconds: Callable[[], float]
+    grader: Grader = field(default_factory=EveryOther)
     wait: Wait = asyncio.sleep
     prompts: int = 1000
     checkpoint_every: int = 2**31
@@ -224,7 +225,7 @@ class Simulation:
             task=task,
             tokenizer=tokenizer,
             sampling=sampling,
-            grader=EveryOther(),
+            grader=self.grader,
             engine=self.engine,
             spawn_learner=learner,
             spawn_reference=learner,
