@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 """The first start on a machine compiles an operator of DeepSpeed's."""
 
 

@@ -31,6 +31,7 @@ from rlhf.learner.learner import Config, Learner
 from rlhf.models import forward, load
 
 BUDGET = 18
+CLIP = 0.02
 LOSSES = {case.name: case for case in CASES}
 
 
@@ -46,21 +47,22 @@ class Setup:
     learner: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     version: int = 0
+    device: str = "cpu"
 
 
 def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learner:
     """The learner of this process."""
     case = LOSSES[setup.loss] if setup.loss else None
     return Learner(
-        open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device="cpu")),
+        open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device=setup.device)),
         tiny_model.tokenizer(),
         Config(
             backend=build_component("rlhf.learner.backends", setup.backend, "learner.backend"),
-            optimizer=optimizer.Config(**{"lr": 3e-3, "weight_decay": 0.1} | setup.optimizer),
+            optimizer=optimizer.Config(**{"lr": 3e-3, "weight_decay": 0.1, "grad_clip": CLIP} | setup.optimizer),
             schedule=schedule.Config(name="linear", warmup_updates=2),
             **setup.learner,
         ),
-        device="cpu",
+        device=setup.device,
         loss=None if case is None else Component(case.name, case.module, case.cfg),
         transforms=Transforms(temperature=0.9),
         total_updates=10,
@@ -114,6 +116,13 @@ def train(learner: Learner, rank: int, size: int, updates: Sequence[int]) -> Tra
         out.metrics.append(dict(stats.metrics))  # type: ignore[arg-type]
     out.weights = {name: tensor.clone() for name, tensor in learner.weights()}
     return out
+
+
+def ready(rank: int, size: int, setup: Setup) -> None:
+    """Import everything, and keep it out of what is searched for garbage whenever an engine is made."""
+    trained(rank, size, setup, [0])
+    gc.collect()
+    gc.freeze()
 
 
 def continued(rank: int, size: int, setup: Setup, checkpoint: Path, updates: Sequence[int]) -> Trained:
