@@ -35,7 +35,6 @@ from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime
 from rlhf.runtime.watchdog import Missed, Watchdog
 from rollout.pool import EnginePool
 
-LOOPBACK = "127.0.0.1"
 READY_S = 120
 """How long a placement group may take that the arithmetic has found to fit."""
 LOOK_S = 20
@@ -230,7 +229,6 @@ def _connect(cfg: Config) -> None:
         include_dashboard=False,
         object_store_memory=cfg.object_store_mib * 2**20,
         log_to_driver=False,
-        _node_ip_address=LOOPBACK,
     )
 
 

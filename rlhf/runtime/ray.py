@@ -4,7 +4,7 @@ It joins the Ray at `address` or starts one on this machine. Actors belong to th
 whatever ends it, Ray ends them. This file is what a config names; `on_ray` does the work, and is imported only when a
 run starts, because Ray reads its environment once, when it is imported.
 
-Safe by default: a Ray that we start listens on the loopback address only and asks every caller for a token of this run.
+Safe by default: a Ray that we start asks every caller for a token of this run.
 """
 
 from __future__ import annotations
