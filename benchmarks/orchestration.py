@@ -30,7 +30,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from simulation import Prompts, SimulatedEngine, Simulation
 
-from rlhf.core.errors import Lost
+from rlhf.core.errors import LostError
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request
 from rlhf.loops.prompts import PromptStream
@@ -92,7 +92,7 @@ class Mortal(SimulatedEngine):
         finally:
             self._flight.add(-len(requests))
         if self._dead:
-            raise Lost("engine", "died")
+            raise LostError("engine", "died")
         return done
 
 

@@ -20,7 +20,7 @@ from rlhf.core.sampling import Transforms
 from rlhf.core.types import Prompt, Sample, StopReason
 from rlhf.data.packing import pack
 from rlhf.data.render import render_prompt
-from rlhf.learner import learner, torch_backend
+from rlhf.learner import learner, optimizer
 from rlhf.losses.common import kl
 from rlhf.models.forward import ForwardSpec, forward, use_packed
 from rlhf.runtime.roles import ModelFolder
@@ -133,7 +133,7 @@ class Recomputer:
         precision = self.cfg.optimizer.precision if assumption.arithmetic.dtype is None else "float32"
         longest = max(len(sample.tokens) for sample in samples)
         rows: dict[str, Tensor] = {}
-        with torch.no_grad(), torch_backend.autocast(self.device.type, precision):
+        with torch.no_grad(), optimizer.autocast(self.device.type, precision):
             for batch in pack(samples, token_budget=max(longest, self.cfg.micro_batch_tokens)):
                 logprobs_T = forward(model, batch.to(self.device), spec).logprobs_T.double().cpu()
                 sizes = [int(n) for n in batch.target_counts_S.tolist()]
