@@ -30,7 +30,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from simulation import Prompts, SimulatedEngine, Simulation
 
-from rlhf.core.errors import Lost
+from rlhf.core.errors import LostError
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request
 from rlhf.loops.prompts import PromptStream
@@ -40,8 +40,8 @@ TARGET_MS = 1.0
 SAMPLES, AHEAD = 4, 3
 SECONDS = (4.0, 8.0)
 """What a call to an engine takes, drawn evenly."""
-DEADLY = 1e-3
-"""Share of calls that kill their engine."""
+DEATHS = 10
+"""Calls that kill their engine, about, in a run with more than one engine."""
 GROWTH = 1.15
 """Memory at the end against memory when every batch of the buffer has been replaced once, at most."""
 
@@ -92,7 +92,7 @@ class Mortal(SimulatedEngine):
         finally:
             self._flight.add(-len(requests))
         if self._dead:
-            raise Lost("engine", "died")
+            raise LostError("engine", "died")
         return done
 
 
@@ -132,7 +132,7 @@ def measure(engines: int, *, groups: int, steps: int) -> Measured:
     per_step, prompts = groups // (AHEAD + 1), groups
     keys = {"steps": steps, "prompts_per_step": per_step, "samples_per_prompt": SAMPLES, "max_staleness": AHEAD}
     flight, draw, memory = Flight(), random.Random(0), list[float]()
-    deadly = DEADLY if engines > 1 else 0.0
+    deadly = DEATHS / (steps * per_step) if engines > 1 else 0.0
 
     def engine() -> Mortal:
         return Mortal(flight, draw, deadly=deadly)
@@ -146,7 +146,8 @@ def measure(engines: int, *, groups: int, steps: int) -> Measured:
         memory.append(_resident_mib())
         return 0.0
 
-    pool = EnginePool([engine() for _ in range(engines)], replace=replace, in_flight=-(-groups * SAMPLES // engines))
+    limit = -(-groups * SAMPLES // engines)
+    pool = EnginePool([engine() for _ in range(engines)], replace=replace, in_flight=limit, attempts=DEATHS)
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(path=Path(folder), keys=keys, engine=pool, train_seconds=update, prompts=prompts)
         began, clock = time.process_time(), time.perf_counter()

@@ -13,6 +13,7 @@ USR1_KILLED=$((128 + 10))
 MENDABLE=2 # what `rlhf` ends with when its user has to change something
 
 time_is_up=0
+warned=0
 told_to_end=0
 failed=0
 ray=""
@@ -58,7 +59,7 @@ find_nodes() {
 
 # What the steps inherit. Nothing of it changes from one restart to the next that a run could depend on.
 share_settings() {
-  local host port limit start
+  local host port start
   export SLURM_EXPORT_ENV=ALL # after `sbatch --export=NONE` the steps would not even have PATH
   export RLHF_JOB_LOGS="${RLHF_LOGS:-$PWD/slurm}/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
   FAILURES="${RLHF_JOB_LOGS%.*}.failures"
@@ -73,10 +74,16 @@ share_settings() {
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
   RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
   export RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 PYTHONUNBUFFERED=1
-  limit="$(ulimit -Hn)"
-  if [ "$limit" = unlimited ] || [ "$limit" -gt 65536 ]; then limit=65536; fi
-  ulimit -Sn "$limit" || say "the number of open files stays at $(ulimit -Sn)"
+  allow_files 65536
   read -ra STEP <<<"srun --overlap --cpu-bind=none ${RLHF_SRUN_ARGS:-}"
+}
+
+# Every connection of Ray takes a file, and most systems begin with 1024.
+allow_files() {
+  local most
+  most="$(ulimit -Hn)"
+  if [ "$most" = unlimited ] || [ "$most" -gt "$1" ]; then most=$1; fi
+  if [ "$(ulimit -Sn)" != unlimited ] && [ "$(ulimit -Sn)" -lt "$most" ]; then ulimit -Sn "$most"; fi
 }
 
 start_ray() {
@@ -112,7 +119,7 @@ run_driver() {
   "${STEP[@]}" --nodes=1 --ntasks=1 --nodelist="${NAMES[0]}" --job-name=rlhf-driver \
     "${command[@]}" "$@" runtime.name=ray runtime.address=auto </dev/null &
   driver=$!
-  if [ "$time_is_up" = 1 ]; then kill -USR1 "$driver"; fi
+  if [ "$time_is_up" = 1 ]; then warn_driver; fi
   await "$driver" || status=$?
   driver=""
   return "$status"
@@ -164,11 +171,18 @@ requeue() {
 }
 
 on_usr1() {
-  [ "$time_is_up" = 0 ] || return 0 # a second one would kill the driver
   time_is_up=1
   say "USR1: the time is nearly up"
-  if [ -n "$driver" ]; then kill -USR1 "$driver"; fi
+  warn_driver
   if [ -n "$waiter" ]; then kill "$waiter"; fi
+}
+
+# Once only: a second signal kills the driver.
+warn_driver() {
+  if [ "$warned" = 0 ] && [ -n "$driver" ]; then
+    warned=1
+    kill -USR1 "$driver"
+  fi
 }
 
 on_term() {

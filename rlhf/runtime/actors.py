@@ -39,6 +39,16 @@ class Surroundings:
     device: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a weight sync."""
+
+    version: int
+    """Of the weights."""
+    lost: tuple[int, ...]
+    """Places of the engines that did not answer; the others have the weights."""
+
+
 class _Actor:
     """A process of its own, prepared for what it computes."""
 
@@ -65,6 +75,10 @@ class EngineActor(_Actor):
         super().__init__(around)
         self._engine = role.build(around.device)
         self._turn = None if self._engine.interruptible else threading.Lock()
+
+    def interruptible(self) -> bool:
+        """See `Engine.interruptible`."""
+        return self._engine.interruptible
 
     def version(self) -> int:
         """See `Engine.version`."""
@@ -161,17 +175,12 @@ class RankActor(_Actor):
         """See `Learner.load`."""
         self._learners[name].load(folder)
 
-    def send(
-        self, name: str, version: int, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float
-    ) -> list[int]:
+    def send(self, name: str, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float) -> Sent:
         """Give the weights of a learner to engines, bucket by bucket. All ranks take part, the first one sends.
 
         Args:
             engines: actors, paused.
             limit_s: how long an engine may take for a bucket.
-
-        Returns:
-            Places of the engines that are lost; the others have the weights.
 
         Raises:
             RuntimeError: what arrived is not what was sent.
@@ -179,10 +188,10 @@ class RankActor(_Actor):
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        weights = self._learners[name].weights()
+        weights, version = self._learners[name].weights(), self._learners[name].version
         if self._rank:
             deque(weights, maxlen=0)
-            return []
+            return Sent(version, ())
         there = dict(enumerate(engines))
         for bucket in buckets(weights, size_mib=bucket_mib):
             shared = ray.put(bucket)
@@ -201,7 +210,7 @@ class RankActor(_Actor):
                 broken = [tensor for tensor, value in expected.items() if found.get(tensor) != value]
                 if broken:
                     raise RuntimeError(f"engine {place} received other bytes of {broken[0]} than were sent")
-        return [place for place in range(len(engines)) if place not in there]
+        return Sent(version, tuple(place for place in range(len(engines)) if place not in there))
 
 
 class GraderActor(_Actor):

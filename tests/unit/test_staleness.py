@@ -142,6 +142,47 @@ def test_a_step_that_may_refill_keeps_the_next_from_drawing_and_one_that_may_not
     assert most[2] <= 2 * 8 < most[0]
 
 
+class VirtualTime(asyncio.SelectorEventLoop):
+    """Sleeping takes no time but moves the clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        selector: Any = self._selector  # pyright: ignore[reportAttributeAccessIssue]
+        select = selector.select
+
+        def skip(timeout: float | None) -> Any:
+            assert timeout is not None, "everything waits for everything"
+            self.now += timeout
+            return select(0)
+
+        selector.select = skip
+
+    def time(self) -> float:
+        return self.now
+
+
+def seconds(path: Path, *, roll: float, train: float, k: int) -> float:
+    """Of a run whose rollouts and updates take that long each, and nothing else does."""
+    path.mkdir()
+    engine = SimulatedEngine(lambda: roll)
+    made = Simulation(path=path, keys=KEYS | {"max_staleness": k}, engine=engine, train_seconds=lambda: train)
+    with asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(made.run())
+        return runner.get_loop().time() - roll  # the evaluation at the end of the stage
+
+
+def test_a_step_takes_as_long_as_the_longer_of_rollout_and_training(tmp_path: Path) -> None:
+    """One step ahead with equal durations: all but the first rollout is hidden, a share of (n + 1) / 2n is left."""
+    assert seconds(tmp_path / "a", roll=1, train=1, k=0) == pytest.approx(2 * STEPS)
+    assert seconds(tmp_path / "b", roll=1, train=1, k=1) == pytest.approx(STEPS + 1)
+    assert seconds(tmp_path / "c", roll=3, train=1, k=0) == pytest.approx(4 * STEPS)
+    assert seconds(tmp_path / "d", roll=1, train=3, k=1) == pytest.approx(3 * STEPS + 1)
+    # Further ahead, rollouts also overlap with each other, on engines that batch continuously.
+    assert seconds(tmp_path / "e", roll=3, train=1, k=1) == pytest.approx(2 * STEPS + 1)
+    assert seconds(tmp_path / "f", roll=3, train=1, k=3) == pytest.approx(STEPS + 3)
+
+
 def test_an_error_of_an_engine_ends_the_run_with_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
     async def work() -> None:
         made = simulation(tmp_path, max_staleness=2)
