@@ -24,7 +24,8 @@ LAYERS = (
 """From the top. A room sees itself and the layers below it, never its neighbours."""
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-CLUSTER = ("vllm", "ray", "deepspeed")
+CLUSTER = {"vllm": 1, "ray": 2, "deepspeed": 1}
+"""Packages that stay optional, and how many files may import each. Of Ray, one starts actors, the other submits jobs."""
 MAX_FILE, MAX_FUNCTION = 400, 60
 TOO_LONG: frozenset[str] = frozenset()
 """Exceptions to the two limits, as `path` or `path:function`, each with a reason; there are none."""
@@ -95,10 +96,10 @@ def test_the_rule_sees_every_form_of_import(tmp_path: Path, monkeypatch: pytest.
     assert violations(path) == ["rewards", "rlhf.data", "rlhf.models", "rlhf.report", "rlhf.tasks"]
 
 
-@pytest.mark.parametrize("package", CLUSTER)
-def test_a_cluster_package_is_imported_by_one_file_at_most(package: str) -> None:
+@pytest.mark.parametrize(("package", "most"), CLUSTER.items())
+def test_a_cluster_package_is_imported_by_one_file_for_each_use(package: str, most: int) -> None:
     users = [name_of(p) for p in SOURCES if any(module.split(".")[0] == package for module in imports(p))]
-    assert len(users) <= 1
+    assert len(users) <= most
 
 
 @pytest.mark.parametrize("path", files("rlhf/core"), ids=name_of)
