@@ -108,12 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
     sub.add_argument("--no-cache", action="store_true", help="run every stage of every run, share none")
-    sub.add_argument("--plan", action="store_true", help="check every arm and say what would run")
-    sub.add_argument(
+    sub.add_argument("--share", metavar="I/N", help="run only the I-th of N shares of the runs, for array jobs")
+    other = sub.add_mutually_exclusive_group()
+    other.add_argument("--ray", metavar="ADDRESS", help="run them as jobs of a Ray cluster: http://HOST:8265, or auto")
+    other.add_argument("--plan", action="store_true", help="check every arm and say what would run")
+    other.add_argument(
         "--prepare", action="store_true", help="write the configs of the arms; print how many runs, and the folder"
     )
-    sub.add_argument("--share", metavar="I/N", help="run only the I-th of N shares of the runs, for array jobs")
-    sub.add_argument("--collect", action="store_true", help="run nothing, write the result of what has run")
+    other.add_argument("--collect", action="store_true", help="run nothing, write the result of what has run")
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
@@ -190,7 +192,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
         sweep.collect(found)
     else:
         share = sweep.Share.parse(arguments.share) if arguments.share else None
-        sweep.execute(found, cached=not arguments.no_cache, share=share)
+        sweep.execute(found, cached=not arguments.no_cache, share=share, ray=arguments.ray)
 
 
 def _compare(arguments: argparse.Namespace) -> None:

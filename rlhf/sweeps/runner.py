@@ -1,141 +1,161 @@
-"""Runs the runs of a sweep, some at once, each in a process of its own with cores of its own.
+"""Brings the runs of a sweep to their ends, some at once, wherever an executor runs them.
 
     consumes    runs that are not done, in order
     produces    run folders; a log per run, and a mark with the last words of one that failed
-    waits for   a free slot
+    waits for   room at the executor
 
-A process dies with its parent, whatever ends that, so that a killed sweep leaves nobody behind who writes on; what it
-had reached is its last checkpoint, from which the same command goes on. A failed run stops no other and is tried again
-by the next call.
+A failed run stops no other and is tried again by the next call. Whatever ends a sweep, a run had reached its last
+checkpoint, from which the same command goes on. There are two executors: `local_processes` and `ray_jobs`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 
-import torch
-
-from rlhf.core.process import die_with_parent
 from rlhf.sweeps.runs import Run, Status
 
-POLL_S = 0.2
 LAST_WORDS = 2000
 """Characters of a failed run's log that are kept with its mark."""
 
 Notice = Callable[[str], None]
+"""Told in a line of everything that begins and ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """Room for one run: its cores, and its GPU if there is one."""
+class Ended:
+    """A run that is under way no longer."""
 
-    cores: tuple[int, ...]
-    gpu: str | None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Going:
     run: Run
-    slot: Slot
-    process: subprocess.Popen[bytes]
-    started: float
+    failure: str = ""
+    """Why and with which last words; empty when the command says that it has succeeded."""
+    again: bool = False
+    """It was kept from running through no fault of its own and waits for its turn once more."""
 
 
-def slots(parallel: int, *, threads: int) -> list[Slot]:
-    """Cores dealt out so that no two runs share one while there are enough.
+class Executor(Protocol):
+    """Where runs are run. It knows those under way; its runner asks and decides."""
 
-    Args:
-        parallel: runs at once; 0: as many as there are GPUs, else as `threads` go into the cores.
-        threads: of each run.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [str(i) for i in range(torch.cuda.device_count())]
-    gpus = visible.split(",")[: len(gpus)] if visible else gpus
-    count = parallel or len(gpus) or max(1, len(cores) // threads)
-    return [
-        Slot(
-            cores=tuple(cores[(i * threads + k) % len(cores)] for k in range(min(threads, len(cores)))),
-            gpu=gpus[i % len(gpus)] if gpus else None,
-        )
-        for i in range(count)
-    ]
+    poll_s: float
+    """Seconds between two looks at what has ended."""
+    begun: str
+    """What `start` has done, in a word."""
+
+    def describe(self) -> str:
+        """How many at once and where, for the first line of a sweep."""
+        ...
+
+    def resume(self, runs: Sequence[Run]) -> list[Run]:
+        """Take charge of those that an earlier call has left under way. Returns them."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether one more run can be started now."""
+        ...
+
+    def start(self, run: Run) -> None:
+        """Set a run going."""
+        ...
+
+    def ended(self) -> list[Ended]:
+        """Runs that have ended since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """End everything that is under way, and wait until nobody writes any more."""
+        ...
 
 
-def execute(runs: Sequence[Run], places: Sequence[Slot], *, cache: Path | None, seconds: float, notice: Notice) -> None:
+def execute(runs: Sequence[Run], executor: Executor, *, seconds: float, notice: Notice) -> None:
     """Bring every run to its end, or to its failure.
 
     Args:
         runs: those that are done are left alone.
-        places: as many run at once.
-        cache: of stages that runs share; None shares nothing.
+        executor: runs the others.
         seconds: after which no run starts any more; 0 sets no limit.
-        notice: told in a line of everything that begins and ends.
+        notice: told of everything that begins and ends.
     """
-    waiting = [run for run in runs if run.status != Status.DONE]
-    free, going = list(places), list[_Going]()
-    total, begun = len(runs), time.monotonic()
+    waiting = deque(run for run in runs if run.status != Status.DONE)
+    going, begun = dict[str, float](), time.monotonic()
+    with _signals_interrupt():
+        try:
+            for run in executor.resume(waiting):
+                waiting.remove(run)
+                going[run.name] = time.monotonic()
+                notice(f"{'found':<9} {run.name}  under way since an earlier call")
+            while waiting or going:
+                late = seconds > 0 and time.monotonic() - begun > seconds
+                if late and waiting:
+                    notice(f"{len(waiting)} runs are left when the budget of {seconds / 60:g} minutes is used up")
+                    waiting.clear()
+                while waiting and executor.has_room():
+                    run = waiting.popleft()
+                    run.failed.unlink(missing_ok=True)
+                    executor.start(run)
+                    going[run.name] = time.monotonic()
+                    notice(f"{executor.begun:<9} {run.name}")
+                for end in executor.ended():
+                    after = time.monotonic() - going.pop(end.run.name)
+                    if end.again and not late:
+                        waiting.appendleft(end.run)
+                    done = sum(run.status == Status.DONE for run in runs)
+                    notice(f"{_outcome(end):<9} {end.run.name}  after {after:.0f} s  [{done}/{len(runs)}]")
+                time.sleep(executor.poll_s if going else 0)
+        finally:
+            executor.stop()
+
+
+def command(run: Run, *, cache: Path | None) -> list[str]:
+    """What runs a run in a process of its own, the same wherever that is.
+
+    Args:
+        run: to be run.
+        cache: of stages that runs share; None shares nothing.
+    """
+    return [sys.executable, "-m", "rlhf.cli", *run.command, *([] if cache is None else ["--cache", str(cache)])]
+
+
+def last_words(run: Run) -> str:
+    """The end of a run's log; empty when it never wrote any."""
     try:
-        while waiting or going:
-            late = seconds > 0 and time.monotonic() - begun > seconds
-            if late and waiting:
-                notice(f"{len(waiting)} runs are left when the budget of {seconds / 60:g} minutes is used up")
-                waiting.clear()
-            while waiting and free:
-                going.append(_start(waiting.pop(0), free.pop(0), cache))
-                notice(f"started   {going[-1].run.name}")
-            for one in [one for one in going if one.process.poll() is not None]:
-                going.remove(one)
-                free.append(one.slot)
-                done = sum(run.status == Status.DONE for run in runs)
-                notice(f"{_end(one):<9} {one.run.name}  after {time.monotonic() - one.started:.0f} s  [{done}/{total}]")
-            time.sleep(POLL_S if going else 0)
-    finally:
-        for one in going:
-            one.process.send_signal(signal.SIGINT)
-        for one in going:
-            one.process.wait()
+        return run.log.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()
+    except FileNotFoundError:
+        return ""
 
 
-def _start(run: Run, slot: Slot, cache: Path | None) -> _Going:
-    run.failed.unlink(missing_ok=True)
-    env = os.environ | {"OMP_NUM_THREADS": str(len(slot.cores)), "PYTHONUNBUFFERED": "1"}
-    if slot.gpu is not None:
-        env["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    command = [sys.executable, "-m", "rlhf.cli", *run.command, *([] if cache is None else ["--cache", str(cache)])]
-    with run.log.open("ab") as log:
-        process = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_child_setup(slot)
-        )
-    return _Going(run=run, slot=slot, process=process, started=time.monotonic())
-
-
-def _child_setup(slot: Slot) -> Callable[[], None]:
-    """What the child does before it becomes the run: keep to its cores, and die with its parent."""
-    parent = os.getpid()
-
-    def setup() -> None:
-        os.sched_setaffinity(0, slot.cores)
-        # Out of the terminal's group: Ctrl-C reaches the sweep, which passes it on once.
-        os.setpgid(0, 0)
-        die_with_parent(parent)
-
-    return setup
-
-
-def _end(one: _Going) -> str:
+def _outcome(end: Ended) -> str:
     """Note a failure. Returns what has become of the run, in a word."""
-    code = one.process.returncode
-    if code == 0 and one.run.status == Status.DONE:
+    if end.again:
+        return "waits"
+    if not end.failure and end.run.status == Status.DONE:
         return "finished"
-    said = one.run.log.read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()
-    ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    one.run.failed.write_text(f"{ended}\n{said}\n", encoding="utf-8")
+    failure = end.failure or f"exit code 0, but no result\n{last_words(end.run)}"
+    end.run.failed.write_text(f"{failure}\n", encoding="utf-8")
     return "FAILED"
+
+
+@contextmanager
+def _signals_interrupt() -> Generator[None]:
+    """Have a request to terminate end the sweep as Ctrl-C does, so that what is under way is stopped first."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # Under nohup a hang-up is ignored, and shall be.
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    for number in ours:
+        signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

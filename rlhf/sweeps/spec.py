@@ -98,7 +98,7 @@ class Config:
     threads: int = 1
     """CPU threads of a run, however many run at once: results depend on it."""
     parallel: int = 0
-    """Runs at once; 0: as many as the cores (on a machine with GPUs, the GPUs) hold."""
+    """Runs at once; 0: as many as the cores (on a machine with GPUs, the GPUs; with `--ray`, the cluster) hold."""
     minutes: float = 0.0
     """Wall-clock budget: no run starts after it; the same command goes on. 0: none."""
     folder: str = "sweeps"

@@ -23,8 +23,10 @@ from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
 from rlhf.report.sweep_page import interval
 from rlhf.report.units import amount, duration
-from rlhf.sweeps import compare, runner, runs
+from rlhf.sweeps import compare, ray_server, runner, runs
 from rlhf.sweeps.compare import Entry, Frame
+from rlhf.sweeps.local_processes import LocalProcesses
+from rlhf.sweeps.ray_jobs import RayJobs
 from rlhf.sweeps.runs import Run, Status
 from rlhf.sweeps.spec import Spec
 
@@ -53,8 +55,14 @@ class Share:
         return cls(index=int(index), count=int(count))
 
 
-def execute(spec: Spec, *, cached: bool = True, share: Share | None = None) -> Path | None:
+def execute(spec: Spec, *, cached: bool = True, share: Share | None = None, ray: str | None = None) -> Path | None:
     """Run everything that is missing, then collect. Returns the page, or None for a share of the runs.
+
+    Args:
+        spec: of the sweep.
+        cached: whether runs share stages.
+        share: of the runs; None runs all.
+        ray: address of the cluster whose jobs the runs are; None runs them on this machine.
 
     Raises:
         ConfigError: an arm does not fit its base.
@@ -62,15 +70,10 @@ def execute(spec: Spec, *, cached: bool = True, share: Share | None = None) -> P
     """
     planned = runs.lay_out(spec)
     mine = planned if share is None else planned[share.index :: share.count]
-    places = runner.slots(spec.cfg.parallel, threads=spec.cfg.threads)
+    executor = _executor(spec, cached=cached, ray=ray)
     done = sum(run.status == Status.DONE for run in mine)
-    print(
-        f"{spec.name}: {len(mine)} runs, {done} of them done, {len(places)} at once, {spec.cfg.threads} thread(s) each"
-    )
-    cache = Path(spec.cfg.folder) / CACHE if cached else None
-    runner.execute(
-        mine, places, cache=cache, seconds=60 * spec.cfg.minutes, notice=lambda line: print(line, flush=True)
-    )
+    print(f"{spec.name}: {len(mine)} runs, {done} of them done, {executor.describe()}", flush=True)
+    runner.execute(mine, executor, seconds=60 * spec.cfg.minutes, notice=_say)
     if share is None:
         return collect(spec, planned)
     _raise_failures(mine)
@@ -123,8 +126,7 @@ def show_plan(spec: Spec) -> None:
             table.add_row(arm, str(len(spec.cfg.seeds)), ", ".join(first.settings.stages), str(steps))
     console = Console()
     console.print(table)
-    places = runner.slots(spec.cfg.parallel, threads=spec.cfg.threads)
-    console.print(f"{len(planned)} runs, {len(places)} at once, {spec.cfg.threads} thread(s) each", highlight=False)
+    console.print(f"{len(planned)} runs, {_executor(spec).describe()}", highlight=False)
 
 
 def compare_runs(paths: Sequence[Path], *, out: Path | None) -> None:
@@ -162,6 +164,18 @@ def show(found: Comparison) -> None:
     console.print(table)
     for finding in found.findings:
         console.print(Text(finding.sentence, style=COLOURS[finding.verdict]))
+
+
+def _executor(spec: Spec, *, cached: bool = True, ray: str | None = None) -> runner.Executor:
+    cache = Path(spec.cfg.folder) / CACHE if cached else None
+    if ray is None:
+        return LocalProcesses(parallel=spec.cfg.parallel, threads=spec.cfg.threads, cache=cache)
+    server = ray_server.connect(ray)
+    return RayJobs(server, parallel=spec.cfg.parallel, threads=spec.cfg.threads, cache=cache, notice=_say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _last_words(run: Run) -> str:

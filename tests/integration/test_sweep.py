@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -34,10 +36,12 @@ def prepare(folder: Path, **changes: Any) -> Path:
     return write_config(folder, SWEEP | changes, "fight.yaml")
 
 
-def sweep(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def sweep(
+    folder: Path, *options: str, env: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as it starts others."""
     command = [sys.executable, "-m", "rlhf.cli", "sweep", "fight.yaml", *options]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env={**environment(), **env}, capture_output=True, text=True)
 
 
 def without_times(found: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ LAYERS = (
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 CLUSTER = {
     "vllm": (),
-    "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote"),
+    "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote", "rlhf.sweeps.ray_jobs"),
     "deepspeed": ("rlhf.learner.backends.deepspeed_backend",),
 }
 """Who may import a package that only a cluster needs."""
