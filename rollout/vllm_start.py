@@ -163,6 +163,8 @@ def _environment(folder: Path) -> Iterator[None]:
     # Other processes would not see this thread's weights and calls.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # How many threads there are, and where, is up to whoever starts the process (OMP_NUM_THREADS).
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     before = {name: os.environ.get(name) for name in ("HF_HUB_OFFLINE", "LD_PRELOAD")}
     if folder.is_dir():
