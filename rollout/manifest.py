@@ -48,8 +48,8 @@ class Arrivals:
     def __init__(self, expected: Manifest) -> None:
         self._expected = expected
         self._missing = dict.fromkeys(name for name in expected.shapes if name not in expected.ties)
-        self.any = False
-        """Whether something of this version was given on."""
+        self.begun = False
+        """Whether something of this version was given on, so that the model may have changed."""
 
     @property
     def missing(self) -> Sequence[str]:
@@ -64,6 +64,7 @@ class Arrivals:
         """
         for name, tensor in weights:
             self.note(name, tensor.shape)
+            self.begun = True
             yield name, tensor
 
     def note(self, name: str, shape: Sequence[int]) -> None:
@@ -76,5 +77,4 @@ class Arrivals:
             raise KeyError(f"the model has no weight {name}")
         if tuple(shape) != self._expected.shapes[name]:
             raise ValueError(f"{name} is {tuple(shape)}, not {self._expected.shapes[name]}")
-        self.any = True
         self._missing.pop(self._expected.ties.get(name, name), None)

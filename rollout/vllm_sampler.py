@@ -172,6 +172,7 @@ class VllmSampler:
                 raise WeightsError("weights came before the start of an update")
             for name, shape in zip(info["names"], info["shapes"], strict=True):
                 self._update.note(name, shape)
+            self._update.begun = True
             self._each("update_weights", dict(info))
 
     def finish_update(self, version: int, checksums: Mapping[str, int] | None) -> None:
@@ -197,7 +198,7 @@ class VllmSampler:
         """Give an update up that does not come to its end. Without one, nothing."""
         if self._update is None:
             return
-        if self._update.any:
+        if self._update.begun:
             self._damage = "an update of the weights stopped half way"
         self._update = self._updating_to = None
         self._each("finish_loading")

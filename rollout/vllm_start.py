@@ -7,6 +7,7 @@ given in bytes, since vLLM would otherwise take its share of the whole machine, 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def start(cfg: Config, spec: EngineSpec) -> LLMEngine:
     Raises:
         ConfigError: this build of vLLM, or vLLM, cannot do what is asked for. DataError: it cannot serve this model.
     """
-    with _environment(spec.path), _threads():
+    with _environment(spec.path), _process():
         # First of all that is vLLM's: it decides what gets compiled.
         from rollout import vllm_worker  # isort: skip
         from vllm import EngineArgs
@@ -181,10 +182,10 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _threads() -> Iterator[None]:
-    """vLLM's CPU build takes `torch.set_num_threads` out of torch, for its own processes and for everybody's."""
-    own = torch.set_num_threads
+def _process() -> Iterator[None]:
+    """The process is not vLLM's alone: `torch.set_num_threads`, which it takes out, and how errors show, come back."""
+    threads, shown = torch.set_num_threads, sys.excepthook
     try:
         yield
     finally:
-        torch.set_num_threads = own
+        torch.set_num_threads, sys.excepthook = threads, shown

@@ -37,9 +37,9 @@ def arrivals() -> Arrivals:
 
 def test_weights_come_in_any_order_and_number_of_calls() -> None:
     some = arrivals()
-    assert not some.any and some.missing == ["a", "b"]
+    assert not some.begun and some.missing == ["a", "b"]
     assert [name for name, _ in some.checked([("b", torch.zeros(3, 4))])] == ["b"]
-    assert some.any and some.missing == ["a"]
+    assert some.begun and some.missing == ["a"]
     list(some.checked([("a", torch.zeros(2))]))
     assert some.missing == []
 
@@ -51,4 +51,4 @@ def test_what_the_model_does_not_have_is_refused_before_it_is_given_on() -> None
         next(given)
     with pytest.raises(ValueError, match=r"a is \(3,\), not \(2,\)"):
         next(some.checked([("a", torch.zeros(3))]))
-    assert not some.any and some.missing == ["a", "b"]
+    assert not some.begun and some.missing == ["a", "b"]
