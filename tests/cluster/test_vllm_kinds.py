@@ -149,5 +149,6 @@ def test_a_process_that_is_interrupted_while_it_samples_ends(tmp_path: Path) -> 
     assert run.stdout is not None and "ready\n" in iter(run.stdout.readline, "")
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == -signal.SIGINT, said
-    assert said.strip().endswith("KeyboardInterrupt") and "terminate called" not in said
+    # Python says 1 where another thread has run code after the interrupt; a crash would be another signal.
+    assert run.returncode in (1, -signal.SIGINT), said
+    assert "\nKeyboardInterrupt\n" in said and "terminate called" not in said
