@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# Sourced by slurm.sh in a job. `run_job CONFIG [key=value …]` starts Ray on every node of the allocation and the driver on
-# the first one, waits for the driver, takes Ray down again, and ends with the driver's exit code or has the job requeued.
+# Sourced by slurm.sh in a job. `run_job CONFIG [key=value …]` starts Ray on every node of the allocation and the driver
+# on the first one, waits for the driver, takes Ray down again, and ends with the driver's exit code or has the job
+# requeued.
 #
-# Invariants: this shell runs on the first node; whatever is started here is a step of the job, so that Slurm ends it with
-# the job; every way out goes through `stop_ray`. Slurm signals the steps by itself when a job is cancelled: TERM is noted
+# Invariants: this shell runs on the first node; whatever it starts is a step of the job, so that Slurm ends it with
+# the job; every way out goes through `stop_ray`. When a job is cancelled, Slurm itself signals the steps: TERM is noted
 # here and passed on to nobody, because srun would kill its tasks on it.
 
 AGAIN=75       # EX_TEMPFAIL: "I saved my work, start me again"; `rlhf train` ends with it on USR1
@@ -12,6 +13,7 @@ USR1_KILLED=$((128 + 10))
 MENDABLE=2 # what `rlhf` ends with when its user has to change something
 
 time_is_up=0
+warned=0
 told_to_end=0
 failed=0
 ray=""
@@ -29,8 +31,11 @@ run_job() {
   if [ "$time_is_up" = 1 ]; then
     # Nothing was reached: when that happens again and again, the time limit is too short.
     status=$AGAIN failed=1
+  elif [ "$status" = "$UNAVAILABLE" ] && [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
+    say "Ray came up before: this is worth another try"
+    status=$AGAIN failed=1
   elif [ "$status" = 0 ] && [ "$told_to_end" = 0 ]; then
-    say "$NODES nodes have joined Ray at $RAY_ADDRESS"
+    say "Ray is up at $RAY_ADDRESS, nodes: $NODES"
     run_driver "$@" || status=$?
     say "the driver ended with $status"
     judge "$status" || status=$AGAIN
@@ -46,15 +51,15 @@ find_nodes() {
   mapfile -t NAMES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   NODES=${#NAMES[@]}
   if [ "${SLURMD_NODENAME:-}" != "${NAMES[0]}" ]; then
-    die "job $SLURM_JOB_ID runs on ${NAMES[*]}, but this shell (of salloc?) is on $(uname -n), not in the job on ${NAMES[0]};
-  fix: leave the allocation and call this again, it submits a job; or run it in a batch script of your own"
+    die "job $SLURM_JOB_ID runs on ${NAMES[*]}, but this shell (of salloc?) is on $(uname -n), not in the job
+  fix: leave the allocation and call this again, it submits a job; or call it in a batch script of your own"
   fi
   [ -x "$VENV/bin/ray" ] || die "$VENV has no ray; call this once outside of a job, or set RLHF_VENV"
 }
 
 # What the steps inherit. Nothing of it changes from one restart to the next that a run could depend on.
 share_settings() {
-  local host port limit start
+  local host port start
   export SLURM_EXPORT_ENV=ALL # after `sbatch --export=NONE` the steps would not even have PATH
   export RLHF_JOB_LOGS="${RLHF_LOGS:-$PWD/slurm}/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
   FAILURES="${RLHF_JOB_LOGS%.*}.failures"
@@ -69,15 +74,23 @@ share_settings() {
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
   RAY_AUTH_TOKEN="$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')"
   export RAY_USAGE_STATS_ENABLED=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 PYTHONUNBUFFERED=1
-  limit="$(ulimit -Hn)"
-  if [ "$limit" = unlimited ] || [ "$limit" -gt 65536 ]; then limit=65536; fi
-  ulimit -Sn "$limit" || say "the number of open files stays at $(ulimit -Sn)"
+  allow_files 65536
   read -ra STEP <<<"srun --overlap --cpu-bind=none ${RLHF_SRUN_ARGS:-}"
 }
 
+# Every connection of Ray takes a file, and most systems begin with 1024.
+allow_files() {
+  local most
+  most="$(ulimit -Hn)"
+  if [ "$most" = unlimited ] || [ "$most" -gt "$1" ]; then most=$1; fi
+  if [ "$(ulimit -Sn)" != unlimited ] && [ "$(ulimit -Sn)" -lt "$most" ]; then ulimit -Sn "$most"; fi
+}
+
 start_ray() {
-  "${STEP[@]}" --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --job-name=rlhf-ray --wait=0 --kill-on-bad-exit=0 \
-    --output="$RLHF_JOB_LOGS/ray-%t.log" bash -c "$(<"$ROOT/launch/_ray_node.sh")" &
+  # When one node fails, the others stay for the driver to save what it can.
+  "${STEP[@]}" --nodes="$NODES" --ntasks="$NODES" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 \
+    --job-name=rlhf-ray --output="$RLHF_JOB_LOGS/ray-%t.log" bash -c "$(<"$ROOT/launch/_ray_node.sh")" \
+    2>"$RLHF_JOB_LOGS/srun.err" &
   ray=$!
 }
 
@@ -106,7 +119,7 @@ run_driver() {
   "${STEP[@]}" --nodes=1 --ntasks=1 --nodelist="${NAMES[0]}" --job-name=rlhf-driver \
     "${command[@]}" "$@" runtime.name=ray runtime.address=auto </dev/null &
   driver=$!
-  if [ "$time_is_up" = 1 ]; then kill -USR1 "$driver"; fi
+  if [ "$time_is_up" = 1 ]; then warn_driver; fi
   await "$driver" || status=$?
   driver=""
   return "$status"
@@ -119,7 +132,7 @@ judge() {
     "$AGAIN") return 1 ;;
   esac
   if [ "$1" = "$USR1_KILLED" ] && [ "$time_is_up" = 1 ]; then
-    say "USR1 came before the driver could heed it"
+    say "USR1 killed the driver, which was not ready to heed it"
   elif [ "$told_to_end" = 1 ] || ! watch_nodes lost 10; then
     return 0
   fi
@@ -139,25 +152,37 @@ stop_ray() {
 }
 
 requeue() {
+  local failures
   if [ "$failed" = 1 ]; then
-    echo "$(date) restart ${SLURM_RESTART_COUNT:-0} failed" >>"$FAILURES"
-    if [ "$(wc -l <"$FAILURES")" -gt "${RLHF_MAX_FAILURES:-3}" ]; then
-      say "not requeued: this has failed $(wc -l <"$FAILURES") times (RLHF_MAX_FAILURES)"
+    echo "$(date) restart ${SLURM_RESTART_COUNT:-0}" >>"$FAILURES"
+    failures="$(wc -l <"$FAILURES")"
+    if [ "$failures" -gt "${RLHF_MAX_FAILURES:-3}" ]; then
+      say "not requeued: restarts that failed: $failures, allowed (RLHF_MAX_FAILURES): ${RLHF_MAX_FAILURES:-3}"
       return
     fi
   fi
   say "requeue: the job goes on from its last checkpoint"
-  # Ends this shell, when it works.
-  if scontrol requeue "$SLURM_JOB_ID"; then sleep 60; fi
+  trap 'exit "$AGAIN"' TERM
+  if scontrol requeue "$SLURM_JOB_ID"; then
+    sleep 60 & # until this shell is ended
+    wait $!
+  fi
   say "the job could not be requeued; the same command continues the run"
 }
 
 on_usr1() {
-  [ "$time_is_up" = 0 ] || return 0 # a second one would kill the driver
   time_is_up=1
   say "USR1: the time is nearly up"
-  if [ -n "$driver" ]; then kill -USR1 "$driver"; fi
+  warn_driver
   if [ -n "$waiter" ]; then kill "$waiter"; fi
+}
+
+# Once only: a second signal kills the driver.
+warn_driver() {
+  if [ "$warned" = 0 ] && [ -n "$driver" ]; then
+    warned=1
+    kill -USR1 "$driver"
+  fi
 }
 
 on_term() {

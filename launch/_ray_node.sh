@@ -2,8 +2,9 @@
 # The task of one node in slurm.sh's Ray step: `ray start --block`, from its start to the removal of its files.
 #
 # Its text, not its path, is what srun runs, so that a node which lacks the shared folder can say so. Standard output
-# goes to ray-TASK.log on the first node; _wait_nodes.py reads the lines that begin with "slurm.sh:" there. Settings come
-# from _job.sh: RLHF_RAY (program), RLHF_RAY_HOST, RLHF_RAY_PORT, RLHF_RAY_TMP, RLHF_RAY_ARGS, RLHF_JOB_LOGS, RAY_ADDRESS.
+# goes to ray-TASK.log on the first node; _wait_nodes.py reads the lines that begin with "slurm.sh:" there. Settings
+# come from _job.sh: RLHF_RAY (the program), RLHF_RAY_HOST, RLHF_RAY_PORT, RLHF_RAY_TMP, RLHF_RAY_ARGS, RLHF_JOB_LOGS
+# and RAY_ADDRESS.
 
 set -uo pipefail
 task=$SLURM_PROCID

@@ -11,26 +11,25 @@
 # repository and its virtual environment in one too. SBATCH_… variables work as always.
 #
 # CONFIG: submits one job. It starts Ray on its nodes and `rlhf train CONFIG … runtime.name=ray` on the first, and ends
-# with its exit code. Two minutes before the time limit (option --signal=B:USR1@SECONDS), the run writes a checkpoint and
-# the job is requeued and goes on; so it is when Ray dies on a node. Called inside a job, by a batch script of your own
-# (with `exec`), it submits nothing and uses that job's nodes. The log is slurm/JOB.log, Ray's logs are in
-# slurm/JOB.RESTART/. Exit codes of the job: the driver's; 69 when Ray did not come up, 75 when it should run again and
-# could not be requeued.
+# with that command's exit code. Two minutes before the time limit (option --signal=B:USR1@SECONDS) the run writes a
+# checkpoint, the job is requeued and goes on; likewise when Ray is lost on a node. Called in a job, with `exec` by a
+# batch script of your own, it submits nothing and uses that job's nodes. The log is slurm/JOB.log, Ray's own logs are
+# kept in slurm/JOB.RESTART/. The job ends with 69 when Ray did not come up, with 75 when it could not be requeued.
 #
 #   RLHF_WAIT_S        seconds that nodes have to join Ray; 300
-#   RLHF_MAX_FAILURES  requeues of a job after lost nodes, or after USR1 came too soon to reach anything; 3
-#   RLHF_HEAD_IP, RLHF_IFNAME
-#                      address, or network interface, on which the first node is reached; default: as routes and names say
+#   RLHF_MAX_FAILURES  how often a job is requeued after a loss, or after a warning too early to reach anything; 3
+#   RLHF_HEAD_IP       address by which other nodes reach the first one; found by routes and names
+#   RLHF_IFNAME        or its network interface
 #   RLHF_PORTS         where three free ports in a row are looked for; 20000-31999. Ray chooses the others.
 #   RLHF_RAY_ARGS      more words for `ray start` on every node, such as --object-store-memory=BYTES
-#   RLHF_RAY_TMP       node-local files of Ray are in RLHF_RAY_TMP-JOB.TASK and removed at the end; /tmp/rlhf. Keep it short.
+#   RLHF_RAY_TMP       Ray's files on a node lie in RLHF_RAY_TMP-JOB.TASK until the end; /tmp/rlhf. Keep it short.
 #   RLHF_SRUN_ARGS     more words for srun, such as those that choose a container
 #   RLHF_LOGS          folder of the logs; slurm
 #   RLHF_DRIVER        another command in place of `rlhf train`, split at blanks; it gets the same words
 #
 # --sweep: an array job with a task for every run, then a job that collects the result. The options go to every task of
-# the array; --array is ours. Submitting again runs only what is missing or failed: a task that was killed or requeued goes
-# on from its run's last checkpoint. sweeps/ is written where you call it, and one log per task in sweeps/NAME/slurm/.
+# the array; --array is ours. Submitting again runs only what is missing or failed: a task that was killed or requeued
+# goes on from its run's last checkpoint. sweeps/ is written where you call it, one log per task in sweeps/NAME/slurm/.
 #
 #   RLHF_AT_ONCE       at most so many tasks at the same time
 
@@ -83,27 +82,28 @@ split_words() {
 
 submit_run() {
   local name logs settings="" variable job
-  command -v sbatch >/dev/null || die "there is no sbatch on this machine; on a single machine use: launch/local.sh ${words[0]}"
+  command -v sbatch >/dev/null || die "there is no sbatch here; on a single machine use: launch/local.sh ${words[0]}"
   prepare_venv cluster
   [ -x "$VENV/bin/ray" ] || die "$VENV has no ray: pip install 'ray[default]' there, or let RLHF_VENV name another"
   name="$(basename "${words[0]}")"
   logs="${RLHF_LOGS:-slurm}"
   mkdir -p "$logs"
   logs="$(cd "$logs" && pwd -P)"
-  # The job runs this file where it lies, not the copy that Slurm would make, and with today's settings whatever --export says.
+  # The job runs this file where it lies, not the copy that Slurm makes of a script, and with the present settings even
+  # when --export keeps them out.
   for variable in "${!RLHF_@}"; do settings+="$(printf '%s=%q ' "$variable" "${!variable}")"; done
-  job="$(sbatch --parsable --job-name="${name%.*}" --ntasks-per-node=1 --requeue --open-mode=append --signal=B:USR1@120 \
-    --output="$logs/%j.log" ${options[@]+"${options[@]}"} \
+  job="$(sbatch --parsable --job-name="${name%.*}" --ntasks-per-node=1 --requeue --signal=B:USR1@120 \
+    --output="$logs/%j.log" --open-mode=append ${options[@]+"${options[@]}"} \
     --wrap "exec env ${settings}RLHF_LOGS=$(printf '%q ' "$logs" bash "$ROOT/launch/slurm.sh" "${words[@]}")")"
   echo "submitted: job ${job%%;*}, log $logs/${job%%;*}.log"
 }
 
 submit_sweep() {
   local sweep runs folder limit array collect
-  command -v sbatch >/dev/null || die "there is no sbatch on this machine; on a single machine use: rlhf sweep ${words[0]}"
+  command -v sbatch >/dev/null || die "there is no sbatch here; on a single machine use: rlhf sweep ${words[0]}"
   prepare_venv base
   sweep="$(printf '%q ' "$VENV/bin/rlhf" sweep "${words[@]}")"
-  # Checks every arm and writes its config, so that the tasks find them there. The last line: how many runs, and the folder.
+  # Checks every arm and writes its config, so that the tasks find them there. The last line: how many runs, the folder.
   read -r runs folder < <("$VENV/bin/rlhf" sweep "${words[@]}" --prepare | tail -n 1) || die "nothing was submitted"
   mkdir -p "$folder/slurm"
 

@@ -5,6 +5,10 @@
 #   launch/test.sh PYTEST-ARGUMENTS    only pytest, with these; paths are relative to the repository root
 #
 # Needs Python 3.11 or newer; node for pyright comes as a wheel. Environment variables: see launch/_venv.sh.
+#
+# The tests of launch/slurm.sh run on a Slurm of their own, which takes root. As root on Debian or Ubuntu, where Slurm is
+# missing, the first form installs its packages (3 MB); RLHF_APT=no prevents that. Where there is no
+# Slurm, these tests are skipped and say so.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
@@ -24,6 +28,21 @@ if [ $# -gt 0 ]; then
   exec "$python" -m pytest "$@"
 fi
 
+install_slurm() {
+  local tool missing="" fetch=(-qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20)
+  if [ "$EUID" != 0 ] || [ "${RLHF_APT:-}" = no ] || ! command -v apt-get >/dev/null; then return; fi
+  for tool in slurmctld slurmd sbatch munged ip pgrep; do
+    command -v "$tool" >/dev/null || missing="$missing $tool"
+  done
+  if [ -z "$missing" ]; then return; fi
+  echo "installing Slurm for the tests of launch/slurm.sh; missing:$missing (RLHF_APT=no prevents it)" >&2
+  if ! { apt-get update "${fetch[@]}" && DEBIAN_FRONTEND=noninteractive apt-get install "${fetch[@]}" --yes \
+    --no-install-recommends slurmctld slurmd slurm-client munge iproute2 procps; } >&2; then
+    echo "Slurm could not be installed: the tests of launch/slurm.sh will be skipped" >&2
+  fi
+}
+
+install_slurm
 failed=""
 check() {
   echo "== $*"

@@ -100,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
     sub.add_argument("run", type=Path)
     sub.add_argument("sample_id")
+    sub = verb("diagnose", _diagnose, "say why a run's sampler and trainer disagree about log-probs, and what to do")
+    sub.add_argument("run", type=Path)
+    note = "smallest mean gap to look for causes of, in nats per token (default 0.01)"
+    sub.add_argument("--above", type=float, default=0.01, metavar="GAP", help=note)
     sub = verb("sweep", _sweep, "run an ablation: arms by seeds, in parallel, to a verdict; continues where it stopped")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
@@ -166,6 +170,12 @@ def _replay(arguments: argparse.Namespace) -> None:
     from rlhf.loops import replay
 
     replay.show(arguments.run, arguments.sample_id)
+
+
+def _diagnose(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import diagnose
+
+    diagnose.show(arguments.run, above=arguments.above)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:

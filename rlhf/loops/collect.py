@@ -3,22 +3,30 @@
 Filters drop groups that cannot teach. With `max_refills` above 0 more prompts are drawn until the step has the groups
 it wants or the cap is reached; the number drawn follows the share that was kept so far, so a step does not end
 in many small rounds.
+
+Collections of several steps may run at once. They draw their prompts in the order of their steps: one that may still
+refill keeps the next one from drawing. What a collection took counts when it is taken for training (`Collector.next`),
+so that a checkpoint stands behind the last prompt that was trained on, and prompts in flight are drawn again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
 
 from rewards import rubric
 from rlhf.core.component import Component
-from rlhf.core.metrics import Mean, Metric, Sum, mean_of, spread
-from rlhf.core.types import Group, StopReason, Verdict
+from rlhf.core.metrics import Max, Mean, Metric, Sum, mean_of, spread
+from rlhf.core.types import Group, Prompt, StopReason, Verdict
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
+from rollout.buffer import Buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +36,17 @@ class Collected:
     scored: list[Group]
     kept: list[Group]
     metrics: dict[str, Metric]
+    cursor: int
+    """Training prompts drawn in this stage up to the end of this step."""
+    tokens: int
+    """Generated."""
+    seconds: Mapping[str, float]
+    """Spent on sampling (`gen`) and grading (`reward`)."""
+    ended: float
+    """When, on the clock of `time.perf_counter`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Collector:
     """Draws, samples, scores and filters for a stage."""
 
@@ -40,40 +56,80 @@ class Collector:
     prompts_per_step: int
     samples_per_prompt: int
     max_refills: int
+    _cursor: int = field(init=False)
+    """Prompts drawn, those of collections in flight included."""
+    _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    """Held by the collection that may draw."""
+
+    def __post_init__(self) -> None:
+        self._cursor = self.stage.progress.cursor
+
+    async def next(self, batches: Buffer[Collected]) -> Collected:
+        """The batch to train on now; moves the stage's prompt cursor and counts what it cost."""
+        stage, start, ready = self.stage, time.perf_counter(), batches.ready
+        batch = await batches.take()
+        now = time.perf_counter()
+        stage.progress.cursor = batch.cursor
+        stage.progress.tokens += batch.tokens
+        stage.recorder.count_tokens(batch.tokens)
+        stage.recorder.add(batch.metrics)
+        if not batches.ahead:
+            stage.recorder.spend(batch.seconds)
+            return batch
+        stage.recorder.spend({"wait_rollout": now - start})
+        lay = {"wait": max(0.0, start - batch.ended)}
+        stage.recorder.add({f"perf/collect_s/{name}": spent for name, spent in (dict(batch.seconds) | lay).items()})
+        stage.recorder.add({"buffer/ready": float(ready), "buffer/making": float(batches.making)})
+        stage.recorder.add(_staleness(batch.scored, stage.progress.version))
+        return batch
 
     async def collect(self, step: int) -> Collected:
-        """The groups of a step; moves the stage's prompt cursor."""
+        """The groups of a step."""
         scored: list[Group] = []
         kept: list[Group] = []
         dropped: Counter[str] = Counter()
-        for _ in range(1 + self.max_refills):
-            fresh = await self._scored(self._wanted(len(kept), len(scored)), step)
-            scored += fresh
-            for group in fresh:
-                left, reason = self._filtered(group)
-                if left is not None:
-                    kept.append(left)
-                else:
-                    dropped[reason] += 1
-            if len(kept) >= self.prompts_per_step:
-                break
+        watch, cursor = _Watch(), self._cursor
+        async with AsyncExitStack() as drawing:
+            await drawing.enter_async_context(self._turn)
+            for refills_left in range(self.max_refills, -1, -1):
+                drawn = self._draw(self._wanted(len(kept), len(scored)))
+                cursor = self._cursor
+                if not refills_left:
+                    await drawing.aclose()
+                fresh = await self._scored(drawn, step, watch)
+                scored += fresh
+                for group in fresh:
+                    left, reason = self._filtered(group)
+                    if left is not None:
+                        kept.append(left)
+                    else:
+                        dropped[reason] += 1
+                if len(kept) >= self.prompts_per_step:
+                    break
         if surplus := len(kept) - self.prompts_per_step:
             dropped["surplus"] += max(0, surplus)
-        kept = kept[: self.prompts_per_step]
-        self.stage.progress.tokens += (tokens := sum(len(t.tokens) for g in scored for t in g.trajectories))
-        self.stage.recorder.count_tokens(tokens)
-        return Collected(scored=scored, kept=kept, metrics=_metrics(scored, dropped))
+        return Collected(
+            scored=scored,
+            kept=kept[: self.prompts_per_step],
+            metrics=_metrics(scored, dropped),
+            cursor=cursor,
+            tokens=sum(len(t.tokens) for g in scored for t in g.trajectories),
+            seconds=watch.seconds,
+            ended=time.perf_counter(),
+        )
 
     def _wanted(self, kept: int, drawn: int) -> int:
         missing = self.prompts_per_step - kept
         share = max(kept / drawn, 1 / 8) if drawn else 1.0
         return min(self.prompts_per_step, math.ceil(missing / share))
 
-    async def _scored(self, count: int, step: int) -> list[Group]:
-        progress = self.stage.progress
-        prompts = self.prompts.take(progress.cursor, count)
-        progress.cursor += count
-        with self.stage.phase("gen"):
+    def _draw(self, count: int) -> list[Prompt]:
+        prompts = self.prompts.take(self._cursor, count)
+        self._cursor += count
+        return prompts
+
+    async def _scored(self, prompts: Sequence[Prompt], step: int, watch: _Watch) -> list[Group]:
+        with watch.phase("gen"):
             groups = await sample_groups(
                 self.stage.engine,
                 prompts,
@@ -83,7 +139,7 @@ class Collector:
                 step=step,
                 count=self.samples_per_prompt,
             )
-        with self.stage.phase("reward"):
+        with watch.phase("reward"):
             return await self.stage.grader.grade(groups)
 
     def _filtered(self, group: Group) -> tuple[Group | None, str]:
@@ -93,6 +149,33 @@ class Collector:
                 return None, kept.reason
             group = kept.group
         return group, ""
+
+
+class _Watch:
+    """Seconds per phase of one collection, which may run while another step's are counted."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _staleness(groups: Sequence[Group], version: int) -> dict[str, Metric]:
+    """How many optimizer updates the weights that sampled a token are behind those that learn from it."""
+    trajectories = [t for g in groups for t in g.trajectories if t.tokens]
+    behind = [version - v for t in trajectories for v in t.versions or (t.policy_version,) * len(t.tokens)]
+    crossed = sum(bool(t.versions) for t in trajectories)
+    if not behind:
+        return {}
+    return {
+        "staleness/mean": mean_of(behind),
+        "staleness/max": Max(max(behind)),
+        "staleness/crossed": Mean(crossed, len(trajectories)),
+    }
 
 
 def _metrics(groups: Sequence[Group], dropped: Counter[str]) -> dict[str, Metric]:

@@ -22,6 +22,7 @@ from rlhf.learner import learner
 from rlhf.loops.collect import Collector
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
+from rollout.buffer import Buffer
 
 SELECT = ("correct", "all")
 
@@ -71,11 +72,12 @@ async def run(cfg: Config, stage: Stage) -> None:
     stage.folder.data.mkdir(exist_ok=True)
     target = stage.folder.data / f"{stage.name}.jsonl"
     target.touch()
-    for step in stage.steps(cfg.steps):
-        collected = await collector.collect(step)
+    batches = Buffer(collector.collect, stage.left(cfg.steps), ahead=0)
+    for _ in stage.steps(cfg.steps):
+        collected = await collector.next(batches)
         rows = [row for group in collected.kept for row in _selected(group, cfg)]
         append_lines(target, rows)
-        stage.recorder.add({**collected.metrics, "data/rows": float(len(rows))})
+        stage.recorder.add({"data/rows": float(len(rows))})
         stage.record_samples(collected.scored, {})
         await stage.end_step(frozen, sync, total=cfg.steps, synced=True)
 

@@ -2,10 +2,13 @@
 
     consumes    prompts of the task, by position
     produces    weights v(n+1), in the engine at the end of every step
-    waits for   nothing: one step is on-policy, its rollouts come from the weights that it updates
+    waits for   the rollouts of its own step
 
-What a step samples from, trains on and skips is a function of config, seed and weights. Groups without signal are
-counted in the denominators and cost no training compute; samples without a grade are counted and left out.
+With `max_staleness: 0` a step is on-policy: its rollouts come from the weights that it updates, and what it samples
+from, trains on and skips is a function of config, seed and weights. With k above 0 the rollouts of the next k steps may
+run while a step trains, so that they come from weights up to k steps old; the loss weighs them (`updates.prepare`).
+Groups without signal are counted in the denominators and cost no training compute; samples without a grade are counted
+and left out.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from rlhf.loops import updates
 from rlhf.loops.collect import Collector
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
+from rollout.buffer import Buffer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,10 @@ class Config:
     """Passes over the samples of a step."""
     minibatches: int = 1
     """Optimizer updates per pass; samples are split evenly at random."""
+    max_staleness: int = 0
+    """Steps that rollouts may be behind the weights that learn from them: while one trains, the batches of that many
+    further ones may be in collection. 0 alternates; above 0 the loss must weigh by the sampler's log-probs (`tis_cap`).
+    """
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 20
@@ -71,11 +79,22 @@ class Config:
         if self.minibatches > samples:
             fix = f"use at most {samples}, or draw more samples"
             raise ConfigError("minibatches", f"{samples} samples do not fill {self.minibatches} updates", fix=fix)
+        if self.max_staleness < 0:
+            raise ConfigError("max_staleness", f"{self.max_staleness} is negative", fix="use 0 for on-policy steps")
+        if self.max_staleness and not self.corrects_staleness:
+            problem = f"the loss would take samples of weights up to {self.max_staleness} steps old for its own"
+            fix = "leave loss.tis_cap at its default, so that it weighs them, or set max_staleness to 0"
+            raise ConfigError("max_staleness", problem, fix=fix)
 
     @property
     def needs_reference(self) -> bool:
         """Whether the loss or the reward looks at a reference model."""
         return bool(self.kl_in_reward.coef) or Stream.REF_LOGPROBS in self.loss.module.streams(self.loss.config)
+
+    @property
+    def corrects_staleness(self) -> bool:
+        """Whether the loss weighs samples by what their sampler thought of them."""
+        return Stream.ROLLOUT_LOGPROBS in self.loss.module.streams(self.loss.config)
 
 
 async def run(cfg: Config, stage: Stage) -> None:
@@ -94,16 +113,17 @@ async def run(cfg: Config, stage: Stage) -> None:
         samples_per_prompt=cfg.samples_per_prompt,
         max_refills=cfg.max_refills,
     )
-    for step in stage.steps(cfg.steps):
-        collected = await collector.collect(step)
-        with stage.phase("adv"):
-            batch = await updates.prepare(cfg, collected.kept, stage=stage, learner=learner)
-        with stage.phase("update_actor"):
-            stats = await updates.train(cfg, batch, stage=stage, learner=learner)
-        await stage.push(sync)
-        stage.recorder.add({**collected.metrics, **batch.metrics, **stats})
-        stage.record_samples(collected.scored, batch.advantages)
-        await stage.end_step(learner, sync, total=cfg.steps, synced=True)
+    async with Buffer(collector.collect, stage.left(cfg.steps), ahead=cfg.max_staleness) as batches:
+        for _ in stage.steps(cfg.steps):
+            collected = await collector.next(batches)
+            with stage.phase("adv"):
+                batch = await updates.prepare(cfg, collected.kept, stage=stage, learner=learner)
+            with stage.phase("update_actor"):
+                stats = await updates.train(cfg, batch, stage=stage, learner=learner)
+            await stage.push(sync)
+            stage.recorder.add({**batch.metrics, **stats})
+            stage.record_samples(collected.scored, batch.advantages)
+            await stage.end_step(learner, sync, total=cfg.steps, synced=True)
 
 
 def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
@@ -115,4 +135,14 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
         "updates": f"{cfg.epochs} epochs × {cfg.minibatches} minibatches = {updates_per_step} optimizer updates"
         f" per step, each of {samples // cfg.minibatches} samples",
         "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, {cfg.steps * updates_per_step} updates",
+        **_staleness(cfg),
     }
+
+
+def _staleness(cfg: Config) -> Mapping[str, str]:
+    if not cfg.max_staleness:
+        return {}
+    behind = cfg.max_staleness * cfg.epochs * cfg.minibatches
+    in_flight = (cfg.max_staleness + 1) * cfg.prompts_per_step * cfg.samples_per_prompt
+    text = f"rollouts up to {cfg.max_staleness} steps behind ({behind} updates), weighed by the sampler's log-probs"
+    return {"overlap": f"{text}; at most {in_flight} samples in flight or waiting, refills aside"}

@@ -7,7 +7,6 @@ made here. Memory is an estimate, see `plan_memory`.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,14 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rewards import rubric
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
-from rlhf.loops import offline, online, plan_memory, setup
+from rlhf.loops import offline, online, plan_cluster, plan_memory, setup
 from rlhf.loops.evaluate import by_task
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.models.load import DTYPES
 from rlhf.report.units import amount
-from rlhf.runtime import memory
-from rlhf.runtime.memory import Shape, Zero
+from rlhf.runtime import memory, ray
+from rlhf.runtime.memory import Shape
 from rlhf.tasks import common
 from rlhf.tasks.common import ValidationReport
 
@@ -70,9 +69,13 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
         console.print(f"golds: {report.summary()}", highlight=False, markup=False)
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)
-        holding = _one_device(experiment, shape, lengths, shared.device)
-        plan_memory.show(console, holding)
-    console.print(plan_memory.verdict(holding), highlight=False)
+        if isinstance(settings.runtime.config, ray.Config):
+            placed, demand, there = plan_cluster.of(experiment, settings.runtime.config, shape, lengths)
+            plan_cluster.show(console, placed, demand, there)
+        else:
+            holding = _one_device(experiment, shape, lengths, shared.device)
+            plan_memory.show(console, holding)
+            console.print(plan_memory.verdict(holding), highlight=False)
 
 
 def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
@@ -120,13 +123,6 @@ def model_shape(folder: Path, *, dtype: str = "auto", trust_remote_code: bool) -
     )
 
 
-def device_memory(device: torch.device) -> int:
-    """Bytes of memory that a device has."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _show_stage(console: Console, stage: StageSettings, lengths: Lengths, experiment: Experiment) -> None:
     console.print(f"\n[bold]{stage.name}[/bold]  loop: {stage.loop}")
     for label, text in stage.module.batch_arithmetic(stage.config).items():
@@ -159,19 +155,17 @@ def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:
 def _one_device(experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device) -> Holding:
     """Everything in this process, in the stage that needs most."""
     settings = experiment.settings
-    engine = plan_memory.embedded_engine(experiment.stages, settings, shape, lengths)
+    sampling = plan_memory.sampling(experiment.stages, settings, shape, lengths)
+    engine = memory.owned("engine", memory.engine(shape, sampling))
 
     def parts(stage: StageSettings) -> list[memory.Part]:
-        numbers = plan_memory.numbers(shape, stage, device)
-        cpu = device.type == "cpu"
-        rank = plan_memory.rank(stage, settings, shape, lengths, numbers=numbers, zero=Zero(), cpu=cpu)
-        return [*rank, *engine]
+        return [*plan_memory.rank(stage, settings, shape, lengths, device=device.type), *engine]
 
     fullest = max(experiment.stages, key=lambda stage: memory.peak(parts(stage))[1])
     stages = f", in its fullest stage ({fullest.name})" if len(experiment.stages) > 1 else ""
     return Holding(
         title=f"one device holds everything{stages}",
         parts=parts(fullest),
-        capacity=device_memory(device),
+        capacity=plan_memory.device_memory(device),
         where=str(device),
     )

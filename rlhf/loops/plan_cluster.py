@@ -1,24 +1,29 @@
 """The cluster part of `rlhf plan`: which actors there are, who sits on which device, and what memory that takes.
 
-Works on `Placement` and `Part`s alone, so that a cluster need not exist to be planned for. Devices that hold the same
+A cluster need not exist to be planned for: `runtime.node_gpus` and the like describe one. Devices that hold the same
 are shown once. Without GPUs the roles of a node share its memory, so that a node is what is looked at.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from rlhf.core.errors import ConfigError
 from rlhf.loops import plan_memory
-from rlhf.loops.plan_memory import Holding
-from rlhf.runtime.cluster import Placement, Role, Seat
-from rlhf.runtime.memory import Part
+from rlhf.loops.plan_memory import Holding, Lengths
+from rlhf.loops.settings import Experiment, StageSettings
+from rlhf.runtime import memory, placement, ray
+from rlhf.runtime.cluster import Node, Placement, Role, Seat
+from rlhf.runtime.memory import GIB, Part, Shape
 
 WORDS = {Role.ENGINE: "engine", Role.RANK: "learner rank", Role.REWARD_WORKER: "reward worker"}
 
@@ -42,6 +47,42 @@ class Memory:
     """Of one GPU."""
     host: int | None
     """Of one node."""
+
+
+def of(experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths) -> tuple[Placement, Demand, Memory]:
+    """The cluster of a config, its stage that needs most, and what its devices have.
+
+    Raises:
+        ConfigError: the roles do not fit the nodes.
+    """
+    placed = placement.place(cfg, expected_nodes(cfg))
+    settings, device = experiment.settings, "cuda" if placed.on_gpus else "cpu"
+    bucket = memory.sync_bucket(min(cfg.sync.bucket_mib * 2**20, shape.parameters * shape.bytes_per_value))
+
+    def rank(stage: StageSettings) -> list[Part]:
+        parts = plan_memory.rank(stage, settings, shape, lengths, ranks=cfg.learner_ranks, device=device)
+        return [*parts, *memory.owned("learner", [bucket])]
+
+    fullest = max(experiment.stages, key=lambda stage: memory.peak(rank(stage))[1])
+    sampling = plan_memory.sampling(experiment.stages, settings, shape, lengths, engines=cfg.engines)
+    workers = cfg.tensor_parallel if placed.on_gpus else 1
+    sampling = replace(sampling, tensor_parallel=workers, sleeps=cfg.colocate and not sampling.embedded)
+    demand = Demand(
+        rank=rank(fullest),
+        engine=memory.owned("engine", [*memory.engine(shape, sampling), bucket]),
+        sequences=(memory.concurrency(shape, sampling), sampling.sequences),
+    )
+    return placed, demand, _there(cfg, placed)
+
+
+def expected_nodes(cfg: ray.Config) -> list[Node]:
+    """As many as are asked for, each as the config describes it or as this machine is."""
+    gpus = torch.cuda.device_count() if cfg.node_gpus is None else cfg.node_gpus
+    cpus = cfg.node_cpus or os.cpu_count() or 1
+    if cfg.address is None:
+        # Cores of a Ray that is started for a run are a matter of booking.
+        cpus = max(cpus, math.ceil(placement.needed(cfg, on_gpus=gpus > 0 and cfg.gpus != "0").cpus))
+    return [Node(name=f"node {n}", cpus=cpus, gpus=gpus) for n in range(1, cfg.nodes + 1)]
 
 
 def show(console: Console, placed: Placement, demand: Demand, there: Memory) -> None:
@@ -98,11 +139,12 @@ def remarks(placed: Placement, demand: Demand) -> Iterator[str]:
     for seat in placed.seats:
         if seat.role != Role.REWARD_WORKER:
             tenants[seat.group, seat.bundle].append(seat.role)
-    if any(len(roles) > 1 for roles in tenants.values()):
+    if placed.on_gpus and any(len(roles) > 1 for roles in tenants.values()):
         alone = Counter(roles[0] for roles in tenants.values() if len(roles) == 1)
         for role, number in alone.items():
             idle = "training" if role == Role.ENGINE else "rollouts"
-            yield f"note: {_count(number, 'device')} with no more than {_article(WORDS[role])} idle during {idle}"
+            holds = "holds" if number == 1 else "hold"
+            yield f"note: {_count(number, 'GPU')} {holds} only {_article(WORDS[role])}, idle during {idle}"
     straddling = [engine for engine in placed.of(Role.ENGINE) if len({seat.node for seat in engine}) > 1]
     if straddling:
         yield f"note: {_count(len(straddling), 'engine')} on several nodes each, which is slow between them"
@@ -135,6 +177,17 @@ def holdings(placed: Placement, demand: Demand, there: Memory) -> list[Holding]:
             title = f"{each} holds {_tenants(*kind)} in its own memory"
             out.append(Holding(title=title, parts=own, capacity=there.host, where=f"{each} with {_tenants(*kind)}"))
     return out
+
+
+def _there(cfg: ray.Config, placed: Placement) -> Memory:
+    """What this machine has, where the run is to be on it, and what the config says of others."""
+    here = cfg.address is None and cfg.nodes == 1
+    device = None
+    if cfg.device_memory_gib is not None:
+        device = int(cfg.device_memory_gib * GIB)
+    elif placed.on_gpus and torch.cuda.is_available():
+        device = plan_memory.device_memory(torch.device("cuda"))
+    return Memory(device=device, host=plan_memory.device_memory(torch.device("cpu")) if here else None)
 
 
 def _held(demand: Demand, ranks: int, workers: int) -> list[Part]:

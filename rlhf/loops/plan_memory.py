@@ -6,6 +6,7 @@ What a framework reserves for itself (the CUDA context, the allocator's slack, t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.core.errors import ConfigError
-from rlhf.learner import torch_backend
+from rlhf.learner import optimizer
+from rlhf.learner.backends import deepspeed_backend
 from rlhf.loops import generate, offline, online
 from rlhf.loops.settings import Settings, StageSettings
 from rlhf.models.attention import SHORT
@@ -48,73 +50,91 @@ class Holding:
     """The config key that can say what nobody knows."""
 
 
-def numbers(shape: Shape, stage: StageSettings, device: torch.device, *, master: bool = False) -> Numbers:
-    """Bytes per number of a stage's learner.
+def sharding(stage: StageSettings, *, ranks: int, device: str) -> Zero:
+    """How the backend of a stage's learner spreads a model over its ranks.
 
     Args:
-        master: the backend keeps float32 weights beside those in 16 bits, as DeepSpeed does.
+        device: type of the ranks' devices, `cpu` or `cuda`.
     """
-    if shape.bytes_per_value == 2:
-        return memory.BFLOAT16 if master else memory.PURE_BFLOAT16
-    if shape.bytes_per_value == 8:
-        return memory.FLOAT64
-    casts = torch_backend.autocast(device.type, stage.config.learner.optimizer.precision)
-    return memory.AUTOCAST if isinstance(casts, torch.autocast) else memory.FLOAT32
+    backend = stage.config.learner.backend.config
+    if not isinstance(backend, deepspeed_backend.Config):
+        return Zero(ranks=ranks)
+    # Gradients of 16-bit weights travel in float32, and on GPUs while others are being computed.
+    wide = 2 if narrow(stage, device) else 1
+    doubled = 2 if device == "cuda" and backend.zero_stage > 1 else 1
+    return Zero(
+        stage=backend.zero_stage,
+        ranks=ranks,
+        offload_optimizer=backend.offload_optimizer == "cpu",
+        offload_parameters=backend.offload_parameters == "cpu",
+        bucket=backend.bucket_mib * 2**20 * wide * doubled,
+    )
+
+
+def numbers(shape: Shape, stage: StageSettings, device: str) -> Numbers:
+    """Bytes per number of a stage's learner, by its backend and precision."""
+    backend = stage.config.learner.backend.config
+    if isinstance(backend, deepspeed_backend.Config):
+        if backend.zero_stage:
+            return memory.SUMMED_BFLOAT16 if narrow(stage, device) else memory.FLOAT32
+    elif shape.bytes_per_value != 4:
+        return memory.PURE_BFLOAT16 if shape.bytes_per_value == 2 else memory.FLOAT64
+    return memory.AUTOCAST if narrow(stage, device) else memory.FLOAT32
+
+
+def narrow(stage: StageSettings, device: str) -> bool:
+    """Whether a stage's learner computes in bfloat16; a GPU that is not here is taken for one that can."""
+    precision = stage.config.learner.optimizer.precision
+    if device == "cuda" and precision == "auto" and not torch.cuda.is_available():
+        return True
+    return optimizer.in_bfloat16(device, precision)
 
 
 def rank(
-    stage: StageSettings, settings: Settings, shape: Shape, lengths: Lengths, *, numbers: Numbers, zero: Zero, cpu: bool
+    stage: StageSettings, settings: Settings, shape: Shape, lengths: Lengths, *, ranks: int = 1, device: str
 ) -> list[Part]:
     """What one learner rank holds in a stage: the trained model, and a reference where the stage looks at one.
 
     Args:
-        cpu: attention of short sequences keeps its scores there.
+        ranks: processes that share the training.
+        device: type of their devices, `cpu` or `cuda`.
     """
+    each, zero = numbers(shape, stage, device), sharding(stage, ranks=ranks, device=device)
     cfg = stage.config
     if isinstance(cfg, generate.Config):
-        return memory.owned("learner", memory.frozen(shape, numbers, zero))
+        return memory.owned("learner", memory.frozen(shape, each, zero))
     if isinstance(cfg, offline.Config):
         longest, samples = lengths.solution_max, cfg.batch_size
     else:
         longest = lengths.prompt_max + settings.sampling.max_tokens
         samples = -(-cfg.prompts_per_step * cfg.samples_per_prompt // cfg.minibatches)
     # Ranks share the samples of an update, and a pass holds no more of them than there are.
-    tokens = min(cfg.learner.micro_batch_tokens, longest * -(-samples // zero.ranks))
+    tokens = min(cfg.learner.micro_batch_tokens, longest * -(-samples // ranks))
     training = memory.Training(
-        numbers=numbers,
+        numbers=each,
         zero=zero,
         tokens=tokens,
         checkpointing=cfg.learner.gradient_checkpointing,
         chunk=cfg.learner.chunk_mib * 2**20,
-        scored=longest if cpu and longest <= SHORT else 0,
+        scored=longest if device == "cpu" and longest <= SHORT else 0,
     )
     parts = memory.owned("learner", memory.learner(shape, training))
     if isinstance(cfg, online.Config) and cfg.needs_reference:
-        parts += memory.owned("reference", memory.frozen(shape, numbers, zero))
+        parts += memory.owned("reference", memory.frozen(shape, each, zero))
     return parts
 
 
-def embedded_engine(stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths) -> list[Part]:
-    """What the engine in the learner's process holds; one without `max_batch` plays back and holds nothing."""
-    limit = vars(settings.engine.config).get("max_batch", 0)
-    return memory.owned("engine", memory.engine(shape, sampling(stages, settings, shape, lengths, limit=limit)))
-
-
 def sampling(
-    stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths, *, limit: int
+    stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths, *, engines: int = 1
 ) -> memory.Sampling:
-    """What an engine is asked for, in this process.
-
-    Args:
-        limit: sequences that it takes at once.
-    """
+    """What one of several embedded engines is asked for; one without `max_batch` plays back and holds nothing."""
     asked = [settings.evaluation.prompts * settings.evaluation.samples]
     for stage in stages:
         if not isinstance(stage.config, offline.Config):
             asked.append(stage.config.prompts_per_step * stage.config.samples_per_prompt)
     return memory.Sampling(
         bytes_per_value=shape.bytes_per_value,
-        sequences=min(limit, max(asked)),
+        sequences=min(vars(settings.engine.config).get("max_batch", 0), -(-max(asked) // engines)),
         tokens=lengths.prompt_max + settings.sampling.max_tokens,
         embedded=True,
     )
@@ -154,6 +174,13 @@ def verdict(holding: Holding) -> str:
     if size > holding.capacity:
         raise ConfigError("model", f"does not fit: {told}", fix=_fix(holding.parts, moment))
     return f"fits: {told}"
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory that a device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _moments(parts: Sequence[Part]) -> list[Moment]:

@@ -3,7 +3,7 @@
 The loops call one line each: `with recorder.phase("gen")`, `recorder.step(...)`. One JSON object per step goes to
 `metrics.jsonl`, the same values to every sink; one record per trajectory to `samples.jsonl`, one per held-out prompt of
 an evaluation to `evaluations.jsonl`. All keys under `timing_s/` and `perf/` depend on the machine; every other key is a
-function of config and seed.
+function of config and seed, and with `max_staleness` above 0 of how rollout and training happened to interleave.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ class Recorder:
         try:
             yield
         finally:
-            spent = time.perf_counter() - start
+            self.spend({name: time.perf_counter() - start})
+
+    def spend(self, seconds: Mapping[str, float]) -> None:
+        """Count times that were measured elsewhere, by phase, as `timing_s/<name>`."""
+        for name, spent in seconds.items():
             self._spent[name] = self._spent.get(name, 0.0) + spent
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 

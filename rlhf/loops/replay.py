@@ -129,12 +129,17 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
         announce: is told before anything that takes long.
 
     Raises:
-        RunFolderError: not a run, or no such sample in it.
+        RunFolderError: not a run, no such sample in it, or one whose weights no repetition would bring back.
     """
     folder = RunFolder.existing(run.resolve())
     experiment = _quiet(settings.read(folder.config))
     records = list(read_lines(folder.samples))
     record = _find(records, sample_id, run)
+    loop = next(s.config for s in experiment.stages if s.name == record["stage"])
+    if isinstance(loop, online.Config) and loop.max_staleness:
+        problem = f"was sampled while other steps trained ({record['stage']}.max_staleness={loop.max_staleness})"
+        fix = "replay runs with max_staleness: 0; `rlhf diagnose` compares samples of this one with its checkpoints"
+        raise RunFolderError(sample_id, f"{problem}: which weights it met was a matter of timing", fix=fix)
     threads = host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
 

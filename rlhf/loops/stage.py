@@ -52,7 +52,7 @@ class Progress:
     stage_version: int = 0
     """`version` when the stage began."""
     cursor: int = 0
-    """Training prompts or rows drawn in this stage."""
+    """Training prompts or rows of this stage that a step has used; those in flight are drawn again after a restart."""
     tokens: int = 0
     """Generated and trained tokens of the run."""
     accuracy: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -111,15 +111,23 @@ class Stage:
         """Count the time inside under this name."""
         return self.recorder.phase(name)
 
+    def left(self, total: int) -> range:
+        """Global numbers of the steps still to do, 1-based.
+
+        Args:
+            total: steps of the stage.
+        """
+        first = self.progress.step + 1
+        end = first + total - self.progress.stage_step
+        return range(first, end if self.stop_before is None else min(end, self.stop_before))
+
     def steps(self, total: int) -> Iterator[int]:
-        """Global numbers of the steps still to do, 1-based; `progress` moves on with each."""
-        while self.progress.stage_step < total:
-            if self.stop_before is not None and self.progress.step + 1 >= self.stop_before:
-                return
+        """The same numbers, one by one; `progress` moves on with each."""
+        for step in self.left(total):
             self.interrupt.hold()
-            self.progress.step += 1
+            self.progress.step = step
             self.progress.stage_step += 1
-            yield self.progress.step
+            yield step
         self.interrupt.release()
 
     async def start(self, trained: LearnerHandle, *, restore: bool = True) -> WeightSync:
@@ -206,7 +214,8 @@ class Stage:
 def sample_rows(
     groups: Sequence[Group], advantages: Mapping[str, float], *, step: int, stage: str
 ) -> Iterator[dict[str, Json]]:
-    """One record per trajectory: all that is needed to read, re-score and generate it again."""
+    """One record per trajectory: all that is needed to read, re-score and generate it again. `versions`, one per token,
+    stands only where a sample went on across a weight update."""
     for group in groups:
         question = group.prompt.messages[-1].content
         for t, reward in zip(group.trajectories, group.rewards, strict=True):
@@ -228,6 +237,7 @@ def sample_rows(
                 "breakdown": dict(reward.breakdown),
                 "advantage": advantages.get(t.id),
                 "policy_version": t.policy_version,
+                **({"versions": t.versions} if t.versions else {}),
                 "length": len(t.tokens),
                 "prompt_tokens": t.prompt_tokens,
                 "tokens": t.tokens,

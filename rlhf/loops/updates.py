@@ -2,6 +2,12 @@
 
 `prepare` gives every gradable sample its advantages and the log-prob streams that the loss declares; `train` splits the
 samples into updates, leaves out what has no gradient, packs the rest and steps the learner.
+
+Three policies meet here, as in decoupled PPO (Hilton et al. 2021, arXiv 2110.00641; AReaL, arXiv 2505.24298). The one
+that *sampled*: its log-probs come with the samples, each under the version that drew the token, and are never computed
+again, since the trainer no longer has those weights. The *old* one: the weights that the step's updates start from,
+whose log-probs the trainer computes now; ratios and clipping compare with it. The *new* one, which moves. The loss
+weighs by old over sampled, truncated, and this holds whether the two differ by staleness, dtype or kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Sample, Stream
 from rlhf.data.packing import count, pack
 from rlhf.loops.stage import Stage
-from rlhf.losses.common import kl
+from rlhf.losses.common import effective_sample_size, kl
 
 if TYPE_CHECKING:
     from rlhf.loops.online import Config
@@ -82,6 +88,7 @@ async def train(cfg: Config, batch: Prepared, *, stage: Stage, learner: LearnerH
         for part in split(cfg, batch.samples, seed=stage.seed, step=stage.progress.step)
     ]
     out = merge([{"batch/trained_samples": Sum(0.0)}, *parts])
+    out |= effective_sample_size(out)
     return out | {"batch/skipped_no_signal": Sum(len(batch.samples) - out["batch/trained_samples"].value)}
 
 

@@ -128,8 +128,9 @@ def kl(logprobs_T: Tensor, ref_logprobs_T: Tensor, *, estimator: str) -> Tensor:
 def mismatch(old_logprobs_T: Tensor, rollout_logprobs_T: Tensor, *, cap: float | None) -> dict[str, Reading]:
     """Readings of the gap between trainer and sampler, under verl's names.
 
-    `chi2_token` is the mean squared weight minus one: about 1 / (1 + chi2) of the tokens still count after weighting
-    (the effective sample size), and unlike that fraction it is a mean, so that micro-batches may be merged.
+    `chi2_token` is the mean squared weight minus one, before truncation; like every reading here it is a mean, so that
+    micro-batches may be merged. What truncation leaves of the sample size follows from two of them
+    (`effective_sample_size`).
 
     Args:
         old_logprobs_T: by the trainer, at the weights that the update starts from; without gradient.
@@ -151,9 +152,22 @@ def mismatch(old_logprobs_T: Tensor, rollout_logprobs_T: Tensor, *, cap: float |
     if cap is not None:
         used_T = weights_T.clamp(max=cap)
         readings["rollout_corr/rollout_is_mean"] = (Mean, used_T)
+        readings["rollout_corr/rollout_is_squared_mean"] = (Mean, used_T.square())
         readings["rollout_corr/rollout_is_min"] = (Min, used_T)
         readings["rollout_corr/is_truncated_fraction"] = (Mean, weights_T > cap)
     return readings
+
+
+def effective_sample_size(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """The share of tokens that still count after weighting, `mean(w)^2 / mean(w^2)` (Kish 1965), of a whole step.
+
+    Args:
+        metrics: merged over all micro-batches, from `mismatch` with a cap; others give nothing.
+    """
+    mean, squared = (metrics.get(f"rollout_corr/rollout_is_{name}") for name in ("mean", "squared_mean"))
+    if mean is None or squared is None or not squared.value:
+        return {}
+    return {"rollout_corr/rollout_is_eff_sample_size": Mean(mean.value**2 / squared.value, 1)}
 
 
 def measure(readings: Mapping[str, Reading]) -> dict[str, Metric]:

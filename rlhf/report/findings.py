@@ -194,7 +194,7 @@ def _mismatch(run: Run) -> Finding:
         bad=0.1,
         show=".2g",
         unit="nats per token",
-        advice="Check that engine and trainer use the same dtype and sampling transforms, and how stale weights are.",
+        advice="`rlhf diagnose` on this run says why: tokens, stale weights, sampling transforms, dtype or kernels.",
     )
 
 

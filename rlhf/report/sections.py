@@ -169,6 +169,26 @@ def _mismatch(run: Run) -> Section:
             "Mean of trainer over sampler probability, after truncation; 1 means no correction.",
             {"weight": "rollout_corr/rollout_is_mean"},
         ),
+        _lines(
+            run,
+            "What the weights leave",
+            "Effective sample size, as a share of the tokens, and the share of tokens whose weight was truncated.",
+            {"effective": "rollout_corr/rollout_is_eff_sample_size", "truncated": "rollout_corr/is_truncated_fraction"},
+            percent=True,
+        ),
+        _lines(
+            run,
+            "Staleness",
+            "Optimizer updates between the weights that sampled a token and those that learn from it.",
+            {"mean": "staleness/mean", "max": "staleness/max"},
+        ),
+        _lines(
+            run,
+            "Samples that crossed an update",
+            "Share of samples whose tokens come from more than one version of the weights.",
+            {"crossed": "staleness/crossed"},
+            percent=True,
+        ),
     ]
     intro = "How far the policy that sampled is from the one that is trained: numerics, sampling transforms, staleness."
     return Section(id="mismatch", title="Sampler against trainer", intro=intro, charts=_drawn(charts))
@@ -212,6 +232,18 @@ def _time(run: Run) -> Section:
             share=False,
         ),
         _lines(run, "Throughput", "Tokens per second of a whole step.", {"tokens/s": "perf/throughput"}),
+        _lines(
+            run,
+            "Who waits for whom",
+            "Seconds that training waited for its batch, and that the batch had waited for training.",
+            {"training": "timing_s/wait_rollout", "batch": "perf/collect_s/wait"},
+        ),
+        _lines(
+            run,
+            "Collecting a batch, beside training",
+            "Seconds of sampling and of grading; they overlap with the phases of other steps.",
+            {"sampling": "perf/collect_s/gen", "grading": "perf/collect_s/reward"},
+        ),
     ]
     table = Table(columns=("phase", "total", "share", "per call"), rows=tuple(rows)) if rows else None
     return Section(id="time", title="Where the time went", intro="", charts=_drawn(charts), table=table)

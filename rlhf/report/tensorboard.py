@@ -96,12 +96,15 @@ def overview(tasks: Sequence[str]) -> dict[str, Charts]:
     health: Charts = {
         "Entropy": ["Multiline", ["^actor/entropy$"]],
         "Sampler-trainer KL gap": ["Multiline", ["^rollout_corr/(kl|k3_kl)$"]],
+        "Effective sample size": ["Multiline", ["^rollout_corr/rollout_is_eff_sample_size$"]],
+        "Staleness": ["Multiline", ["^staleness/(mean|max)$"]],
         "Gradient norm": ["Multiline", ["^actor/grad_norm$"]],
         "Policy shift per update": ["Multiline", ["^actor/(ppo_kl|pg_clipfrac)$"]],
         "Verdicts that are not judgements": ["Multiline", ["^verdict/(unparsable|timeout|crash)$"]],
     }
     speed: Charts = {
         "Seconds per phase": ["Multiline", ["^timing_s/.*"]],
+        "Who waits: training, finished batches": ["Multiline", ["^(timing_s/wait_rollout|perf/collect_s/wait)$"]],
         "Tokens per second": ["Multiline", ["^perf/throughput$"]],
     }
     return {"Overview: learning": learning, "Overview: health": health, "Overview: speed": speed}

@@ -19,7 +19,6 @@ from typing import Any
 from torch import Tensor
 
 from rewards.pool import WorkerPool
-from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Sampling
@@ -38,6 +37,16 @@ class Surroundings:
     """Working directory of the run: relative paths in a config start here."""
     threads: int
     device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a weight sync."""
+
+    version: int
+    """Of the weights."""
+    lost: tuple[int, ...]
+    """Places of the engines that did not answer; the others have the weights."""
 
 
 class _Actor:
@@ -66,6 +75,10 @@ class EngineActor(_Actor):
         super().__init__(around)
         self._engine = role.build(around.device)
         self._turn = None if self._engine.interruptible else threading.Lock()
+
+    def interruptible(self) -> bool:
+        """See `Engine.interruptible`."""
+        return self._engine.interruptible
 
     def version(self) -> int:
         """See `Engine.version`."""
@@ -162,17 +175,12 @@ class RankActor(_Actor):
         """See `Learner.load`."""
         self._learners[name].load(folder)
 
-    def send(
-        self, name: str, version: int, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float
-    ) -> list[int]:
+    def send(self, name: str, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float) -> Sent:
         """Give the weights of a learner to engines, bucket by bucket. All ranks take part, the first one sends.
 
         Args:
             engines: actors, paused.
             limit_s: how long an engine may take for a bucket.
-
-        Returns:
-            Places of the engines that are lost; the others have the weights.
 
         Raises:
             RuntimeError: what arrived is not what was sent.
@@ -180,10 +188,10 @@ class RankActor(_Actor):
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        weights = self._learners[name].weights()
+        weights, version = self._learners[name].weights(), self._learners[name].version
         if self._rank:
             deque(weights, maxlen=0)
-            return []
+            return Sent(version, ())
         there = dict(enumerate(engines))
         for bucket in buckets(weights, size_mib=bucket_mib):
             shared = ray.put(bucket)
@@ -202,7 +210,7 @@ class RankActor(_Actor):
                 broken = [tensor for tensor, value in expected.items() if found.get(tensor) != value]
                 if broken:
                     raise RuntimeError(f"engine {place} received other bytes of {broken[0]} than were sent")
-        return [place for place in range(len(engines)) if place not in there]
+        return Sent(version, tuple(place for place in range(len(engines)) if place not in there))
 
 
 class GraderActor(_Actor):
@@ -215,14 +223,3 @@ class GraderActor(_Actor):
     def grade(self, groups: Sequence[Group]) -> list[Group]:
         """See `Grader.grade`."""
         return self._role.grade(groups, self._pool)
-
-
-def one_rank(ranks: int, backend: str) -> None:
-    """Refuse more ranks than a backend knows.
-
-    Raises:
-        ConfigError: naming the backend that knows more.
-    """
-    if ranks > 1 and backend == "torch_backend":
-        fix = "use learner.backend=deepspeed_backend, or runtime.learner_ranks=1"
-        raise ConfigError("runtime.learner_ranks", f"torch_backend trains on one rank, not on {ranks}", fix=fix)

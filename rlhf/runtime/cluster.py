@@ -54,12 +54,21 @@ class Request:
     """Cores, and threads, of a learner rank."""
     cpus_per_engine: int = 1
     """Cores of a whole engine; on GPUs its first worker holds them."""
+    node_cpus: int | None = None
+    """For `rlhf plan` away from the cluster: cores of a node; null takes those of this machine."""
+    node_gpus: int | None = None
+    """For `rlhf plan` away from the cluster: GPUs of a node; null takes those of this machine."""
+    device_memory_gib: float | None = None
+    """For `rlhf plan` away from the cluster: memory of a GPU, in GiB; null takes that of a GPU of this machine."""
 
     def __post_init__(self) -> None:
         counts = ("learner_ranks", "engines", "tensor_parallel", "nodes", "cpus_per_rank", "cpus_per_engine")
         for name, least in {**dict.fromkeys(counts, 1), "reward_workers": 0}.items():
             if vars(self)[name] < least:
                 raise ConfigError(name, f"{vars(self)[name]} is too few", fix=f"use {least} or more")
+        for name, least in (("node_cpus", 1), ("node_gpus", 0), ("device_memory_gib", 1)):
+            if vars(self)[name] is not None and vars(self)[name] < least:
+                raise ConfigError(name, f"{vars(self)[name]} is too few", fix=f"use {least} or more, or null")
         if self.gpus not in GPU_CHOICES:
             raise ConfigError("gpus", f"'{self.gpus}' is unknown", fix=did_you_mean(self.gpus, GPU_CHOICES))
 

@@ -288,7 +288,10 @@ def concurrency(shape: Shape, sampling: Sampling) -> int:
 def sync_bucket(size: int) -> Part:
     """Weights on their way, on either side."""
     return Part(
-        name="bucket of weights", size=float(size), moments=frozenset({Moment.SYNC}), fix="lower sync.bucket_mib"
+        name="bucket of weights",
+        size=float(size),
+        moments=frozenset({Moment.SYNC}),
+        fix="lower runtime.sync.bucket_mib",
     )
 
 

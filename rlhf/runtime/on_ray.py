@@ -26,15 +26,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from rlhf.core.errors import ConfigError, LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, WeightSync
 from rlhf.runtime import placement, stacks
-from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings, one_rank
+from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings
 from rlhf.runtime.cluster import Bundle, Node, Placement, Request, Role, Seat
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, RemoteRank, call
 from rlhf.runtime.remote_sync import RemoteSync
 from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime
 from rlhf.runtime.watchdog import Missed, Watchdog
+from rollout.pool import EnginePool
 
-LOOPBACK = "127.0.0.1"
 READY_S = 120
 """How long a placement group may take that the arithmetic has found to fit."""
 LOOK_S = 20
@@ -65,6 +65,9 @@ class RayRuntime:
         self._cfg, self._placed, self._groups = cfg, placed, groups
         self._watch = Watchdog(cfg.deadlines, report=self._report)
         self._engines: list[RemoteEngine] = []
+        self._pool: EnginePool | None = None
+        self._role: EngineRole | None = None
+        self._sync: RemoteSync | None = None
         self._ranks: list[Remote] = []
         self._graders: list[Remote] = []
         self._learners = 0
@@ -72,18 +75,22 @@ class RayRuntime:
 
     async def engine(self, role: EngineRole) -> EngineHandle:
         """The engines of the run; a later stage finds those of an earlier one, and gives them its weights."""
-        if not self._engines:
-            role = replace(role, model=role.model.resolved())
+        if self._pool is None:
+            self._role = replace(role, model=role.model.resolved())
             seats = [workers[0] for workers in self._placed.of(Role.ENGINE)]
-            actors = [self._spawn(EngineActor, seat, role, calls=CONCURRENT_CALLS) for seat in seats]
-            remotes = [await self._ready(actor, f"engine {i}") for i, actor in enumerate(actors)]
-            self._engines = [RemoteEngine(r, self._watch, bucket_mib=self._cfg.sync.bucket_mib) for r in remotes]
-        assert len(self._engines) == 1
-        return self._engines[0]
+            actors = [self._spawn(EngineActor, seat, self._role, calls=CONCURRENT_CALLS) for seat in seats]
+            self._engines = [await self._engine(actor, i) for i, actor in enumerate(actors)]
+            whole = not await self._engines[0].interruptible()
+            self._pool = EnginePool(
+                list(self._engines),
+                replace=self._replace,
+                in_flight=self._cfg.in_flight,
+                per_call=self._cfg.in_flight if whole else 1,
+            )
+        return self._pool
 
     async def learner(self, role: LearnerRole) -> LearnerHandle:
         """A learner on the ranks of the run."""
-        one_rank(len(self._placed.of(Role.RANK)), role.cfg.backend.name)
         if not self._ranks:
             self._ranks = await self._spawn_ranks()
         self._learners += 1
@@ -104,8 +111,10 @@ class RayRuntime:
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
         """From the ranks of a learner to all engines."""
-        assert isinstance(learner, RemoteLearner)
-        return RemoteSync(learner, self._engines, bucket_mib=self._cfg.sync.bucket_mib, verify=self._cfg.sync.verify)
+        assert isinstance(learner, RemoteLearner) and isinstance(engine, EnginePool), "roles of this runtime"
+        cfg = self._cfg.sync
+        self._sync = RemoteSync(learner, engine, bucket_mib=cfg.bucket_mib, verify=cfg.verify)
+        return self._sync
 
     async def recover(self, error: LostError) -> bool:
         """End all actors and place new ones on the nodes that are left, a limited number of times."""
@@ -124,20 +133,42 @@ class RayRuntime:
 
     async def close(self) -> None:
         """End every actor and leave Ray; one that was started here ends with it."""
+        if self._pool is not None:
+            await self._pool.close()
         self._end_actors()
         ray.shutdown()
 
     def _end_actors(self) -> None:
         for remote in self._actors():
-            # A stopped process does not hear Ray, but the system reaches it.
-            _on_node(remote.node, stacks.kill, remote.pid)
-            ray.kill(remote.actor)
+            _end(remote)
         for group in self._groups.values():
             remove_placement_group(group)
         self._engines, self._ranks, self._graders, self._groups = [], [], [], {}
+        self._pool, self._sync = None, None
 
     def _actors(self) -> list[Remote]:
         return [*(engine.remote for engine in self._engines), *self._ranks, *self._graders]
+
+    async def _engine(self, actor: Any, index: int) -> RemoteEngine:
+        remote = await self._ready(actor, f"engine {index}")
+        return RemoteEngine(remote, self._watch, bucket_mib=self._cfg.sync.bucket_mib)
+
+    async def _replace(self, index: int) -> EngineHandle:
+        """Another engine in the place of a lost one, with the weights of the others.
+
+        Raises:
+            LostError: its node is gone; the run is brought back on what is left.
+        """
+        lost, seat = self._engines[index].remote, self._placed.of(Role.ENGINE)[index][0]
+        print(f"{lost.name} was lost: starting another one in its place", flush=True)
+        _end(lost)
+        if lost.node not in {node.name for node in _alive()}:
+            raise LostError(lost.name, f"its node {lost.node[:8]} is gone")
+        actor = self._spawn(EngineActor, seat, self._role, calls=CONCURRENT_CALLS)
+        self._engines[index] = engine = await self._engine(actor, index)
+        if self._sync is not None:
+            await self._sync.catch_up(engine)
+        return engine
 
     async def _spawn_ranks(self) -> list[Remote]:
         seats = [seat for (seat,) in self._placed.of(Role.RANK)]
@@ -198,7 +229,6 @@ def _connect(cfg: Config) -> None:
         include_dashboard=False,
         object_store_memory=cfg.object_store_mib * 2**20,
         log_to_driver=False,
-        _node_ip_address=LOOPBACK,
     )
 
 
@@ -206,17 +236,23 @@ def _nodes(cfg: Config) -> list[Node]:
     """The nodes that are there, once there are enough."""
     end = time.monotonic() + cfg.nodes_wait_s
     while True:
-        alive = [node for node in ray.nodes() if node["Alive"]]
+        alive = _alive()
         if len(alive) >= cfg.nodes or time.monotonic() > end:
-            return [
-                Node(
-                    name=node["NodeID"],
-                    cpus=int(node["Resources"].get("CPU", 0)),
-                    gpus=int(node["Resources"].get("GPU", 0)),
-                )
-                for node in sorted(alive, key=lambda node: node["NodeManagerAddress"])
-            ]
+            return alive
         time.sleep(0.5)
+
+
+def _alive() -> list[Node]:
+    """The nodes that are there now, by address."""
+    alive = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeManagerAddress"])
+    return [
+        Node(
+            name=node["NodeID"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in alive
+    ]
 
 
 def _reserve(placed: Placement) -> dict[str, PlacementGroup]:
@@ -257,6 +293,12 @@ def _environment() -> dict[str, str]:
     kept = ("HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM", "GOMP_SPINCOUNT", "MALLOC_ARENA_MAX")
     path = [entry or os.getcwd() for entry in sys.path]
     return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def _end(remote: Remote) -> None:
+    """End an actor, also one that is stopped and does not hear Ray: the system reaches it."""
+    _on_node(remote.node, stacks.kill, remote.pid)
+    ray.kill(remote.actor)
 
 
 def _on_node(node: str, function: Callable[[int], str], argument: int) -> str:

@@ -4,7 +4,7 @@ It joins the Ray at `address` or starts one on this machine. Actors belong to th
 whatever ends it, Ray ends them. This file is what a config names; `on_ray` does the work, and is imported only when a
 run starts, because Ray reads its environment once, when it is imported.
 
-Safe by default: a Ray that we start listens on the loopback address only and asks every caller for a token of this run.
+Safe by default: a Ray that we start asks every caller for a token of this run.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Config(Request):
     """Of a running Ray: `auto` or host:port; null starts one on this machine."""
     nodes_wait_s: float = 300.0
     """How long to wait for `nodes`, in seconds."""
+    in_flight: int = 256
+    """Samples that an engine works on at once; an engine that cannot be interrupted gets as many in one call."""
     object_store_mib: int = 512
     """Shared memory of a Ray that is started here, in MiB."""
     max_restarts: int = 3
@@ -55,6 +57,8 @@ class Config(Request):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.in_flight < 1:
+            raise ConfigError("in_flight", f"{self.in_flight} leaves an engine nothing to do", fix="use 1 or more")
         if self.on_lost_node not in LOST_NODE:
             fix = did_you_mean(self.on_lost_node, LOST_NODE)
             raise ConfigError("on_lost_node", f"'{self.on_lost_node}' is not offered", fix=fix)

@@ -22,6 +22,7 @@ from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
 from rlhf.learner.ranks import RankGroup
+from rlhf.runtime.actors import Sent
 from rlhf.runtime.roles import LearnerRole
 from rlhf.runtime.watchdog import Watchdog
 from rlhf.sync.buckets import buckets
@@ -78,6 +79,10 @@ class RemoteEngine:
         """See `Engine.resume`."""
         await self._call(self.remote.actor.resume.remote(), "resume")
 
+    async def interruptible(self) -> bool:
+        """See `Engine.interruptible`."""
+        return await self._call(self.remote.actor.interruptible.remote(), "look")
+
     async def version(self) -> int:
         """See `Engine.version`."""
         return await self._call(self.remote.actor.version.remote(), "version")
@@ -127,13 +132,11 @@ class RemoteRank:
         """Never called: weights go from the ranks to the engines, not through the driver."""
         raise AssertionError("a remote learner's weights are sent, not fetched")
 
-    async def send(
-        self, version: int, engines: Sequence[RemoteEngine], *, bucket_mib: int, verify: bool
-    ) -> Sequence[int]:
-        """Take part in a weight sync. Returns places of engines that were lost on the way, known to the first rank."""
+    async def send(self, engines: Sequence[RemoteEngine], *, bucket_mib: int, verify: bool) -> Sent:
+        """Take part in a weight sync; what came of it is known to the first rank."""
         actors = [engine.remote.actor for engine in engines]
         limit = self._watch.deadline("bucket")
-        answer = self.remote.actor.send.remote(self.name, version, actors, bucket_mib, verify, limit)
+        answer = self.remote.actor.send.remote(self.name, actors, bucket_mib, verify, limit)
         return await self._call(answer, "sync")
 
     async def save(self, folder: Path) -> None:

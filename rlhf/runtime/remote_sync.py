@@ -11,26 +11,21 @@ import asyncio
 from collections.abc import Sequence
 
 from rlhf.core.errors import LostError
+from rlhf.core.protocols import EngineHandle
 from rlhf.runtime.remote import RemoteEngine, RemoteLearner
+from rollout.pool import EnginePool
 
 
 class RemoteSync:
-    """Implements `WeightSync` between the ranks of a learner and engines.
+    """Implements `WeightSync` between the ranks of a learner and a pool of engines.
 
     Args:
         bucket_mib: bytes that travel at once, in MiB.
         verify: compare checksums of every tensor.
     """
 
-    def __init__(
-        self,
-        learner: RemoteLearner,
-        engines: Sequence[RemoteEngine],
-        *,
-        bucket_mib: int,
-        verify: bool,
-    ) -> None:
-        self._learner, self._engines = learner, engines
+    def __init__(self, learner: RemoteLearner, pool: EnginePool, *, bucket_mib: int, verify: bool) -> None:
+        self._learner, self._pool = learner, pool
         self._bucket_mib, self._verify = bucket_mib, verify
         self._pushed: int | None = None
 
@@ -43,24 +38,41 @@ class RemoteSync:
         """The offer stands as soon as `push` returns."""
 
     async def pull(self) -> None:
-        """Load what was offered into all engines, while they are paused.
-
-        Raises:
-            LostError: an engine died or did not take the weights.
-        """
+        """Load what was offered into all engines, while they are paused; one that is lost meanwhile is replaced."""
         assert self._pushed is not None, "nothing was pushed"
         version, self._pushed = self._pushed, None
-        await asyncio.gather(*(engine.pause() for engine in self._engines))
-        parts = (
-            rank.send(version, self._engines, bucket_mib=self._bucket_mib, verify=self._verify)
-            for rank in self._learner.members
-        )
-        lost, *_ = await asyncio.gather(*parts)
-        if lost:
-            raise LostError(self._engines[lost[0]].remote.name, "did not take the weights")
-        versions = await asyncio.gather(*(engine.version() for engine in self._engines))
-        assert set(versions) == {version}, f"engines are at versions {versions}, not {version}"
-        await asyncio.gather(*(engine.resume() for engine in self._engines))
+        await self._pool.pause()
+        sent = await self._send(self._pool.engines)
+        assert sent == version, f"the learner is at version {sent}, not at {version}"
+        await self._pool.resume()
 
     async def wait_pull(self) -> None:
         """The engines hold the weights as soon as `pull` returns."""
+
+    async def catch_up(self, engine: RemoteEngine) -> None:
+        """Give a new engine the learner's weights.
+
+        Raises:
+            LostError: it was lost on the way.
+        """
+        await engine.pause()
+        await self._send([engine])
+        await engine.version()
+        await engine.resume()
+
+    async def _send(self, engines: Sequence[EngineHandle]) -> int:
+        """Send to engines, and see that those which answer have arrived at the same version. Returns it."""
+        there = [engine for engine in engines if isinstance(engine, RemoteEngine)]
+        parts = (
+            member.send(there, bucket_mib=self._bucket_mib, verify=self._verify) for member in self._learner.members
+        )
+        first, *_ = await asyncio.gather(*parts)
+        for place, engine in enumerate(there):
+            if place in first.lost:
+                continue
+            try:
+                found = await engine.version()
+            except LostError:
+                continue  # whoever calls it next replaces it
+            assert found == first.version, f"{engine.remote.name} is at version {found}, not at {first.version}"
+        return first.version

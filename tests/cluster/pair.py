@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 """The first start on a machine compiles an operator of DeepSpeed's."""
 
 
@@ -20,11 +20,12 @@ class Ranks:
 
     Args:
         size: how many ranks; they meet over loopback.
+        named: the environment says where they meet, as it must for more than one.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, named: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
-        port = _free_port()
+        port = _free_port() if named else 0
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(size):
@@ -44,7 +45,7 @@ class Ranks:
             assert pipe.poll(TIMEOUT_S), f"rank {rank} hangs in {function.__name__}"
             answers.append(pipe.recv())
         failures = [f"rank {rank}: {text}" for rank, (ok, text) in enumerate(answers) if not ok]
-        assert not failures, "\n".join(failures)
+        assert not failures, "\n".join(map(str, failures))
         return [answer for _, answer in answers]
 
     def close(self) -> None:
@@ -59,7 +60,8 @@ class Ranks:
 
 def _serve(pipe: Connection, rank: int, size: int, port: int) -> None:
     place = {"RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()} | {"GLOO_SOCKET_IFNAME": "lo"})
+    if port:
+        os.environ.update({name: str(value) for name, value in place.items()} | {"GLOO_SOCKET_IFNAME": "lo"})
     import torch
 
     torch.set_num_threads(1)

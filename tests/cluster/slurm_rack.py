@@ -143,7 +143,7 @@ class Rack:
         """`launch/slurm.sh CONFIG words -- options` as a user calls it, on the first node if nothing is said."""
         if not (self.work / config).exists():
             (self.work / config).touch()
-        options = [*(options or ("--nodelist=n1",)), "--gpus-per-node=2"]
+        options = ["--gpus-per-node=2", *(options or ("--nodelist=n1",))]
         command = ["bash", LAUNCHER, config, *words, "--", *options]
         done = self.run(*command, env={**self.environment(), **(env or {})})
         told = re.fullmatch(r"submitted: job (\d+), log (\S+)\n", done.stdout)

@@ -25,10 +25,12 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_job(rack: Rack) -> Job:
-    """A job of one minute on a node of its own, with more to do than that; it runs while the other tests do."""
-    words = ("steps=30", "step_s=1", f"save={rack.work}/short")
-    options = ("--nodelist=n3", "--time=1", "--signal=B:USR1@20")
-    return rack.submit(*words, options=options, env={"RLHF_WAIT_S": "50"})
+    """A job of two minutes on a node of its own, with more to do than that; it runs while the other tests do.
+
+    Slurm looks at the time every half a minute, so that the warning comes after 70 to 100 seconds.
+    """
+    options = ("--nodelist=n3", "--time=2", "--signal=B:USR1@20")
+    return rack.submit("more=3", f"save={rack.work}/short", options=options)
 
 
 @pytest.fixture(autouse=True)
@@ -37,33 +39,23 @@ def mended(rack: Rack) -> Iterator[None]:
     rack.mend()
 
 
-def test_a_job_spreads_ray_over_its_nodes_and_leaves_nothing_behind(rack: Rack) -> None:
+def test_a_job_spreads_ray_over_its_nodes_ends_as_its_driver_does_and_leaves_nothing_behind(rack: Rack) -> None:
     """The first ports that it looks at are taken."""
     listener = "import socket, time; s = socket.create_server(('', 21001)); time.sleep(300)"
     rack.on_node(1, "bash", "-c", f'python3 -c "{listener}" >/dev/null 2>&1 & echo $! >/run/listener')
     env = {"MARKER": "a word", "RLHF_PORTS": "21000-21005"}
-    job = rack.submit("actors=2", "steps=2", options=BOTH, env=env)
+    job = rack.submit("actors=2", "steps=2", "fail=3", options=BOTH, env=env)
     ended = job.ended()
     rack.on_node(1, "bash", "-c", "kill $(cat /run/listener)")
-    assert ended == "COMPLETED 0:0 restarts 0", job.output
-    assert "2 nodes have joined Ray at 10.231.0.1:21003" in job.output
-    assert "DRIVER words config.yaml actors=2 steps=2 runtime.name=ray runtime.address=auto\n" in job.output
+    assert ended == "FAILED 3:0 restarts 0" and "the driver ended with 3" in job.output, job.output
+    assert "Ray is up at 10.231.0.1:21003, nodes: 2" in job.output
+    assert "DRIVER words config.yaml actors=2 steps=2 fail=3 runtime.name=ray runtime.address=auto\n" in job.output
     assert "DRIVER environment a word" in job.output
     for node in (1, 2):
         assert f"DRIVER actor on n{node} gpus" in job.output
         assert (job.log.parent / f"{job.number}.0" / f"ray-{node - 1}" / "raylet.out").exists(), "Ray's logs are kept"
     assert job.output.count("slurm variables 0") == 2
     assert rack.leftovers(1, 2) == []
-
-
-def test_the_drivers_exit_code_is_the_jobs(rack: Rack) -> None:
-    """Also when the user wants none of his variables in the job."""
-    env = {"MARKER": "a word"}
-    job = rack.submit("fail=3", options=("--nodelist=n1", "--export=NONE"), env=env)
-    assert job.ended() == "FAILED 3:0 restarts 0", job.output
-    assert "DRIVER environment None" in job.output
-    assert "the driver ended with 3" in job.output
-    assert rack.leftovers(1) == []
 
 
 def test_a_node_on_which_ray_does_not_start_ends_the_job_at_once(rack: Rack) -> None:
@@ -102,7 +94,7 @@ def test_a_job_is_requeued_when_ray_dies_on_a_node(rack: Rack) -> None:
     job.until_it_says("DRIVER starts at 0")
     rack.on_node(2, "bash", "-c", "kill -9 $(pgrep -x raylet)")
     assert job.ended() == "COMPLETED 0:0 restarts 1", job.output
-    assert "Ray is gone from n2" in job.output and "DRIVER is done after step 40" in job.output
+    assert "Ray is gone: n2" in job.output and "DRIVER is done after step 40" in job.output
     starts = [int(line.split()[-1]) for line in job.output.splitlines() if line.startswith("DRIVER starts at")]
     assert len(starts) == 2 and 0 < starts[1] < 40
     assert "slurm.sh: ray ended on n2" in job.ray_log(1)
@@ -110,11 +102,12 @@ def test_a_job_is_requeued_when_ray_dies_on_a_node(rack: Rack) -> None:
 
 
 def test_a_warning_before_the_driver_runs_requeues_at_once(rack: Rack) -> None:
-    job = rack.submit()
+    """Here of a user who wants none of his variables in the job."""
+    job = rack.submit(options=("--nodelist=n1", "--export=NONE"), env={"MARKER": "a word"})
     until(lambda: (job.log.parent / f"{job.number}.0" / "ray-0.log").exists(), "the job begins to start Ray")
     job.signal(signal.SIGUSR1)
     assert job.ended() == "COMPLETED 0:0 restarts 1", job.output
-    assert job.output.count("DRIVER starts") == 1
+    assert job.output.count("DRIVER starts") == 1 and "DRIVER environment None" in job.output
     assert (job.log.parent / f"{job.number}.failures").read_text().count("\n") == 1
 
 
@@ -124,7 +117,7 @@ def test_a_job_that_reaches_nothing_is_not_requeued_for_ever(rack: Rack) -> None
     job.until_it_says("DRIVER starts")
     job.signal(signal.SIGUSR1)
     assert job.ended() == "FAILED 75:0 restarts 0", job.output
-    assert "USR1 came before the driver could heed it" in job.output
+    assert "USR1 killed the driver" in job.output
     assert "not requeued" in job.output
 
 
@@ -133,7 +126,7 @@ def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
     content = yaml.safe_load((REPOSITORY / "tests" / "integration" / "tiny.yaml").read_text())
     content["rewards"]["digits"]["isolate"] = True
     content["checkpoints"]["every"] = 1000
-    content["sft"] |= {"steps": 300, "evaluate_every": 4}
+    content["sft"] |= {"steps": 80, "evaluate_every": 8}
     (rack.work / "train.yaml").write_text(yaml.safe_dump(content))
     driver = rack.work / "train.sh"
     driver.write_text(TRAIN_WITHOUT_RAY)
@@ -143,8 +136,8 @@ def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
     job.signal(signal.SIGUSR1)
     assert job.ended(seconds=180) == "COMPLETED 0:0 restarts 1", job.output
     [stopped] = [line for line in job.output.splitlines() if line.startswith("interrupted by SIGUSR1")]
-    assert 10 < int(stopped.rpartition(" ")[2]) < 300
-    assert steps_of(run) == list(range(1, 308))
+    assert 10 < int(stopped.rpartition(" ")[2]) < 80
+    assert steps_of(run) == list(range(1, 88))
     assert (run / "summary.json").exists()
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert all(sample["value"] is not None for sample in samples), "no worker was lost"
@@ -158,11 +151,11 @@ def test_a_shell_of_salloc_is_told_where_it_is(rack: Rack) -> None:
 
 
 def test_a_job_goes_on_after_its_time_limit(short_job: Job, rack: Rack) -> None:
-    assert short_job.ended(seconds=150) == "COMPLETED 0:0 restarts 1", short_job.output
+    assert short_job.ended(seconds=240) == "COMPLETED 0:0 restarts 1", short_job.output
     starts = [int(line.split()[-1]) for line in short_job.output.splitlines() if line.startswith("DRIVER starts at")]
     [saved] = [line for line in short_job.output.splitlines() if line.startswith("DRIVER saved step")]
-    assert saved == f"DRIVER saved step {starts[1]} on SIGUSR1" and starts[0] == 0 < starts[1] < 30
-    assert "DRIVER is done after step 30" in short_job.output
+    assert starts[0] == 0 < starts[1] and saved == f"DRIVER saved step {starts[1]} on SIGUSR1"
+    assert f"DRIVER is done after step {starts[1] + 3}" in short_job.output
     assert not (short_job.log.parent / f"{short_job.number}.failures").exists(), "it has reached something"
     assert rack.leftovers(3) == []
 

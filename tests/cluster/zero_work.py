@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import gc
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tiny_model
+import torch
 from test_gradient_invariance import CASES, make_samples
 from torch import Tensor
 
 from rlhf.core.component import Component
 from rlhf.core.config import build_component
+from rlhf.core.errors import UserError
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
@@ -20,9 +28,10 @@ from rlhf.core.types import Batch, Sample
 from rlhf.data.packing import count, num_targets, pack
 from rlhf.learner import optimizer, ranks, schedule
 from rlhf.learner.learner import Config, Learner
-from rlhf.models import load
+from rlhf.models import forward, load
 
 BUDGET = 18
+CLIP = 0.02
 LOSSES = {case.name: case for case in CASES}
 
 
@@ -38,21 +47,22 @@ class Setup:
     learner: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     version: int = 0
+    device: str = "cpu"
 
 
-def make(setup: Setup) -> Learner:
+def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learner:
     """The learner of this process."""
     case = LOSSES[setup.loss] if setup.loss else None
     return Learner(
-        lambda dtype: load.load_model(setup.folder, dtype=dtype, device="cpu"),
+        open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device=setup.device)),
         tiny_model.tokenizer(),
         Config(
             backend=build_component("rlhf.learner.backends", setup.backend, "learner.backend"),
-            optimizer=optimizer.Config(**{"lr": 3e-3, "weight_decay": 0.1} | setup.optimizer),
+            optimizer=optimizer.Config(**{"lr": 3e-3, "weight_decay": 0.1, "grad_clip": CLIP} | setup.optimizer),
             schedule=schedule.Config(name="linear", warmup_updates=2),
             **setup.learner,
         ),
-        device="cpu",
+        device=setup.device,
         loss=None if case is None else Component(case.name, case.module, case.cfg),
         transforms=Transforms(temperature=0.9),
         total_updates=10,
@@ -108,6 +118,56 @@ def train(learner: Learner, rank: int, size: int, updates: Sequence[int]) -> Tra
     return out
 
 
+def ready(rank: int, size: int, setup: Setup) -> None:
+    """Import everything, and keep it out of what is searched for garbage whenever an engine is made."""
+    trained(rank, size, setup, [0])
+    gc.collect()
+    gc.freeze()
+
+
+def continued(rank: int, size: int, setup: Setup, checkpoint: Path, updates: Sequence[int]) -> Trained:
+    """What another learner goes on to from a checkpoint."""
+    learner = make(replace(setup, folder=checkpoint, version=updates[0]))
+    learner.load(checkpoint)
+    return train(learner, rank, size, updates)
+
+
+def saved(rank: int, size: int, setup: Setup, updates: Sequence[int], folder: Path) -> Trained:
+    """Train and write a checkpoint."""
+    folder.mkdir(exist_ok=True)
+    learner = make(setup)
+    out = train(learner, rank, size, updates)
+    learner.save(folder)
+    return out
+
+
+def poisoned(rank: int, size: int, setup: Setup, value: float) -> tuple[str, Trained, Trained]:
+    """One good update, one whose gradient is not finite on the last rank, another good one.
+
+    Returns:
+        What the bad one said, and what is there before and after it.
+    """
+    learner = make(setup)
+    before = train(learner, rank, size, [0])
+    shares, _ = batches_of(0, size=size)
+    out = learner._backend.forward(shares[rank][0], learner._spec)
+    learner._backend.backward(out.logprobs_T.sum() * (value if rank == size - 1 else 1.0))
+    try:
+        learner.optim_step()
+        said = "nothing"
+    except UserError as error:
+        said = str(error)
+    kept = {name: tensor.clone() for name, tensor in learner.weights()}
+    assert all(torch.equal(kept[name], tensor) for name, tensor in before.weights.items()), "weights are untouched"
+    return said, before, train(learner, rank, size, [1, 2])
+
+
+def scored(rank: int, setup: Setup, splits: Sequence[list[list[int]]]) -> list[list[Tensor]]:
+    """Log-probs of a rank's share of the batches of update 0, for several ways to share them out."""
+    batches, learner = pack(samples_of(0), token_budget=BUDGET), make(setup)
+    return [learner.logprobs([batches[i] for i in shares[rank]]) for shares in splits]
+
+
 def trained(rank: int, size: int, setup: Setup, updates: Sequence[int]) -> Trained:
     """A new learner after some updates."""
     return train(make(setup), rank, size, updates)
@@ -116,3 +176,125 @@ def trained(rank: int, size: int, setup: Setup, updates: Sequence[int]) -> Train
 def merged(parts: Sequence[Trained]) -> list[dict[str, float]]:
     """Metrics per update, over the ranks."""
     return [values(merge(part.metrics[i] for part in parts)) for i in range(len(parts[0].metrics))]  # type: ignore
+
+
+@dataclass
+class Gathering:
+    """What a rank sees while weights come by."""
+
+    metadata_matches: bool
+    names: list[str]
+    whole: list[int]
+    """Bytes of all parameters that are whole at the same time, at each weight."""
+    weights: dict[str, Tensor]
+
+
+def taken_over(rank: int, setup: Setup, folder: Path) -> None:
+    """Open a checkpoint and write another."""
+    folder.mkdir(exist_ok=True)
+    learner = make(setup)
+    learner.load(setup.folder)
+    learner.save(folder)
+
+
+def gathering(rank: int, setup: Setup, bucket_bytes: int | None = None) -> Gathering:
+    """Run through the weights of a learner that has just trained and scored."""
+    learner = make(setup)
+    if bucket_bytes is not None:
+        learner._backend._bucket_bytes = bucket_bytes  # type: ignore[attr-defined]
+    train(learner, rank, 2, [0])
+    learner.logprobs(batches_of(0, size=2)[0][rank])
+    model = learner._backend.model
+    announced, found, whole = learner.metadata(), {}, []
+    for name, tensor in learner.weights():
+        found[name] = tensor.clone()
+        whole.append(_whole_bytes(model))
+    same = [(m.name, m.dtype, m.shape) for m in announced] == [(n, t.dtype, tuple(t.shape)) for n, t in found.items()]
+    return Gathering(same, list(found), whole, found)
+
+
+def exporting(rank: int, setup: Setup, folder: Path) -> list[int]:
+    """Write a model; bytes of all parameters that are whole, whenever one has been gathered."""
+    learner = make(setup)
+    model, seen = learner._backend.model, []
+    gathered = learner._backend._gathered  # type: ignore[attr-defined]
+
+    @contextmanager
+    def noted(tensors: Sequence[Tensor]) -> Iterator[None]:
+        with gathered(tensors):
+            seen.append(_whole_bytes(model))
+            yield
+
+    learner._backend._gathered = noted  # type: ignore[attr-defined]
+    learner.save(folder)
+    return seen
+
+
+def _whole_bytes(model: Any) -> int:
+    return sum(p.data.nbytes for p in model.parameters())
+
+
+def held(rank: int, setup: Setup) -> tuple[int, int]:
+    """Values that were whole on this rank right after the model was opened, and values in its parts."""
+    whole = []
+
+    def open_model(dtype: str) -> Any:
+        model = load.load_model(setup.folder, dtype=dtype, device="cpu")
+        whole.append(sum(p.numel() for p in model.parameters()))
+        return model
+
+    learner = make(setup, open_model)
+    parts = [vars(p)["ds_tensor"] for p in learner._backend.model.parameters()]
+    return whole[0], sum(p.numel() for p in parts)
+
+
+def side_by_side(
+    rank: int, size: int, first: Setup, second: Setup, frozen: Setup
+) -> tuple[Trained, Trained, list[Tensor]]:
+    """Two learners that train in turn and a frozen one that scores in between, in one process."""
+    learners, reference = [make(first), make(second)], make(frozen)
+    parts = [Trained({}, [], [], []), Trained({}, [], [], [])]
+    scores: list[Tensor] = []
+    for update in range(3):
+        for part, learner in zip(parts, learners, strict=True):
+            done = train(learner, rank, size, [update])
+            part.weights, part.norms = done.weights, part.norms + done.norms
+            scores = reference.logprobs(batches_of(0, size=size)[0][rank])
+    return parts[0], parts[1], scores
+
+
+def forgotten(rank: int, setup: Setup) -> bool:
+    """Whether a learner's model is gone once nobody holds the learner."""
+    learner = make(setup)
+    train(learner, rank, 1, [0])
+    seen = weakref.ref(learner._backend.model)
+    del learner
+    gc.collect()
+    return seen() is None
+
+
+def in_small_chunks(rank: int, size: int, setup: Setup, updates: Sequence[int]) -> Trained:
+    """Train with logits of three tokens at a time, so that ranks make different numbers of chunks."""
+    chunk, forward.MIB = forward.MIB, 3 * 4 * tiny_model.VOCAB
+    try:
+        return trained(rank, size, replace(setup, learner=setup.learner | {"chunk_mib": 1}), updates)
+    finally:
+        forward.MIB = chunk
+
+
+def printed(rank: int, size: int, setup: Setup) -> bytes:
+    """What reaches standard output and error while a learner is made, trains and is dropped."""
+    with tempfile.TemporaryFile() as file:
+        streams = [os.dup(1), os.dup(2)]
+        try:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
+            trained(rank, size, setup, [0])
+            gc.collect()
+            sys.stdout.flush()
+        finally:
+            for stream, kept in zip((1, 2), streams, strict=True):
+                os.dup2(kept, stream)
+                os.close(kept)
+        file.seek(0)
+        return file.read()

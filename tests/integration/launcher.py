@@ -27,6 +27,7 @@ from typing import Any, TypedDict
 PRELOADED = (
     "rlhf.loops.pipeline",
     "rlhf.loops.replay",
+    "rlhf.loops.diagnose",
     "rlhf.loops.measure",
     "rlhf.loops.catalogue",
     "transformers.models.llama.modeling_llama",

@@ -122,7 +122,23 @@ def test_plan_promises_what_train_does(shell: Shell, finished: Path, tmp_path: P
     done = shell.run("plan", config, cwd=tmp_path).ok()
     assert "3 prompts × 3 samples = 9 samples per step" in done.stdout
     assert not (tmp_path / "runs").exists(), "a plan leaves nothing behind"
+    assert "fits: about" in done.stdout and "learner: activations" in done.stdout
     shell.run("plan", config, "rl.minibatches=50", cwd=tmp_path).refused("rl.minibatches")
+
+
+def test_plan_places_the_roles_of_a_cluster_that_is_not_here(shell: Shell, tmp_path: Path) -> None:
+    config = write_config(tmp_path, tree())
+    cluster = ["runtime.name=ray", "runtime.address=auto", "runtime.node_gpus=8", "runtime.node_cpus=64"]
+    roles = ["runtime.learner_ranks=4", "runtime.engines=4", "runtime.device_memory_gib=80"]
+    done = shell.run("plan", config, *cluster, *roles, cwd=tmp_path).ok()
+    assert "engines 0–3" in done.stdout and "learner ranks 0–3" in done.stdout
+    assert done.stdout.count("fits: about") == 2
+    too_many = "runtime.engines=40"
+    shell.run("plan", config, *cluster, *roles, too_many, cwd=tmp_path).refused("runtime.engines", "need 44 GPUs")
+    small = "runtime.device_memory_gib=1"
+    big = ["model.init=small", "model.max_positions=9000", "sampling.max_tokens=8000"]
+    big.append("rl.learner.micro_batch_tokens=20000")
+    shell.run("plan", config, *cluster, *roles, small, *big, cwd=tmp_path).refused("does not fit", "of 1.0 GiB")
 
 
 def test_the_console_script_and_its_usage(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """A driver for launch/slurm.sh that takes seconds, in place of `rlhf train`: `driver.py CONFIG key=value …`.
 
-steps=N      how many steps, of step_s seconds each; 1
-save=FILE    where the step that was reached is kept, and taken up from; kept on SIGUSR1 and SIGTERM too
-actors=N     Ray actors that do the steps, each on a node of its own; 0 connects to no Ray
-deaf=yes     heed no signal
-fail=CODE    end with this code after the last step
+    steps=N      how many steps, of step_s seconds each; 1
+    more=N       instead: no end until a signal comes, and N steps after taking up
+    save=FILE    where the step that was reached is kept, and taken up from
+    actors=N     Ray actors do the steps, each on a node of its own; otherwise it connects to no Ray
+    deaf=yes     heed no signal
+    fail=CODE    end with this code after the last step
+
+After SIGUSR1 and SIGTERM it ends its step and itself, with 75 and 143.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 words = dict(word.split("=", 1) for word in sys.argv[2:])
-steps, step_s, save = int(words.get("steps", 1)), float(words.get("step_s", 0.1)), Path(words.get("save", os.devnull))
+step_s, save = float(words.get("step_s", 0.1)), Path(words.get("save", os.devnull))
 caught: list[int] = []
 
 
@@ -43,6 +47,9 @@ def main() -> int:
     heed_signals()  # ray.init has put a handler of its own in their place
     start = int(save.read_text() or 0) if save.exists() else 0
     say(f"starts at {start}")
+    steps = int(words.get("steps", 1))
+    if "more" in words:
+        steps = start + int(words["more"]) if start else sys.maxsize
     for step in range(start + 1, steps + 1):
         work(step_s)
         save.write_text(str(step))
@@ -53,7 +60,7 @@ def main() -> int:
     return int(words.get("fail", 0))
 
 
-def with_actors(count: int):
+def with_actors(count: int) -> Callable[[float], object]:
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# A throw-away Slurm cluster on this machine, for tests: `rack.sh FOLDER NODES COMMAND…` runs the command on its controller.
+# A throw-away Slurm cluster on this machine, for tests.
 #
-# Every node has its own address (10.231.0.N), name (nN), process numbers, /dev/shm and node-local folder /run/node, and two
-# GPUs that are only files. The controller and all nodes live in namespaces of their own, and everything ends with the
-# command, even when this is killed. FOLDER keeps configuration and logs. Needs root, util-linux, iproute2 and Debian's
-# slurmctld, slurmd, slurm-client and munge.
+#   tests/slurm/rack.sh FOLDER NODES COMMAND…    runs the command on the controller of a new cluster
+#   FOLDER/node.sh up|off N                      switches a node on or off, from within the command
+#   FOLDER/node.sh run N COMMAND…                runs a command on a node
 #
-# FOLDER/node.sh does things to nodes: `node.sh up|off N` switches one on or off, `node.sh run N COMMAND…` runs a command there.
+# Every node has its own address (10.231.0.N), name (nN), process numbers, /dev/shm and node-local folder /run/node, and
+# two GPUs that are only files. The controller and all nodes live in namespaces of their own, and everything ends with
+# the command, even when this is killed. FOLDER keeps configuration and logs. Needs root, util-linux, iproute2, procps
+# and Debian's slurmctld, slurmd, slurm-client and munge.
 
 set -euo pipefail
 

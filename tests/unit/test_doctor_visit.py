@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.doctor import visit
 from rlhf.doctor.findings import Facts, Finding, Level
 
+ROOT = Path(__file__).parents[2]
 SICK = healthy(network=network(loopback="no such device"))
 
 
@@ -58,10 +61,18 @@ def test_a_problem_makes_the_exit_code_1_and_a_warning_does_not(monkeypatch: pyt
 
 
 def test_a_config_is_what_turns_a_missing_package_into_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    config = ROOT / "configs" / "quickstart.yaml"
     assert code(healthy(), monkeypatch, config) == 0
     assert code(healthy(), monkeypatch, config, "runtime.name=ray") == 1
     assert code(on_cluster(), monkeypatch, config, "runtime.name=ray") == 0
+
+
+def test_the_doctor_itself_needs_nothing_that_may_be_broken() -> None:
+    code = (
+        "import sys, rlhf.cli, rlhf.doctor.visit; print(*({'torch', 'transformers', 'omegaconf'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_a_config_with_an_error_is_refused_as_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,20 @@ def test_every_part_of_the_page_is_there(finished: Path, drawn: dict[str, Sectio
     assert {*drawn, "look", "samples", "config", "environment"} <= anchors
 
 
+def test_staleness_and_waiting_are_drawn_where_rollouts_ran_ahead(tmp_path: Path, drawn: dict[str, Section]) -> None:
+    ahead = {"staleness/mean": 0.9, "staleness/max": 2.0, "staleness/crossed": 0.25, "timing_s/wait_rollout": 0.4}
+    ahead |= {"perf/collect_s/wait": 0.1, "perf/collect_s/gen": 2.0, "rollout_corr/rollout_is_eff_sample_size": 0.9}
+    write_lines(tmp_path / "metrics.jsonl", [{"step": s, "stage": "rl", "timing_s/step": 3.0} | ahead for s in (1, 2)])
+    found = {section.id: section for section in sections(read_run(tmp_path))}
+    titles = {chart.title for section in found.values() for chart in section.charts}
+    more = {"Staleness", "Samples that crossed an update", "Who waits for whom", "Collecting a batch, beside training"}
+    assert more | {"What the weights leave"} <= titles
+    assert not more & {chart.title for section in drawn.values() for chart in section.charts}
+    table = found["time"].table
+    assert table is not None
+    assert [row[0].text for row in table.rows] == ["wait_rollout", "other"], "what went on beside is no part of a step"
+
+
 def test_tables_hold_sums_over_the_whole_run(drawn: dict[str, Section]) -> None:
     verdicts, time = drawn["verdicts"].table, drawn["time"].table
     assert verdicts is not None

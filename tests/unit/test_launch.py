@@ -224,6 +224,52 @@ def test_a_failing_check_fails_the_whole_but_hides_nothing(sandbox: Sandbox, bro
     assert ("FAILED before the tests" in done.stdout) == (broken != "pytest")
 
 
+FAKE_APT = r"""#!/bin/bash
+echo "apt-get $1 ${@: -1}" >>"$FAKE/log"
+[ ! -e "$FAKE/apt_fails" ]
+"""
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root is offered packages")
+
+
+def offer_apt(sandbox: Sandbox) -> None:
+    (sandbox.path / "apt-get").write_text(FAKE_APT)
+    (sandbox.path / "apt-get").chmod(0o755)
+    assert sandbox.run("launch/test.sh", "-k", "x").returncode == 0
+    assert not [line for line in sandbox.log() if line.startswith("apt-get")], "not for some tests"
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("works", [True, False])
+def test_root_gets_slurm_for_the_tests_where_it_can_be_had(works: bool, sandbox: Sandbox) -> None:
+    offer_apt(sandbox)
+    if not works:
+        (sandbox.fake / "apt_fails").touch()
+    done = sandbox.run("launch/test.sh")
+    asked = [line for line in sandbox.log() if line.startswith("apt-get")]
+    assert asked == ["apt-get update Acquire::http::Timeout=20", "apt-get install procps"][: 2 if works else 1]
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "pytest ran"
+    assert ("will be skipped" in done.stderr) != works
+
+
+@ROOT_ONLY
+def test_packages_that_are_there_or_not_wanted_are_not_installed(sandbox: Sandbox) -> None:
+    offer_apt(sandbox)
+    sandbox.env["RLHF_APT"] = "no"
+    assert sandbox.run("launch/test.sh").returncode == 0
+    del sandbox.env["RLHF_APT"]
+    for tool in ("slurmctld", "slurmd", "sbatch", "munged", "ip", "pgrep"):
+        (sandbox.path / tool).symlink_to("/bin/true")
+    assert sandbox.run("launch/test.sh").returncode == 0
+    assert not [line for line in sandbox.log() if line.startswith("apt-get")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="is about everybody but root")
+def test_nobody_but_root_is_given_packages(sandbox: Sandbox) -> None:
+    offer_apt(sandbox)
+    assert sandbox.run("launch/test.sh").returncode == 0
+    assert not [line for line in sandbox.log() if line.startswith("apt-get")]
+
+
 FAKE_SBATCH = r"""#!/bin/bash
 printf '%s\n' "$@" -- >>"$FAKE/submitted"
 echo "$((40 + $(grep -cx -- -- "$FAKE/submitted")));cluster"
@@ -276,8 +322,10 @@ def test_a_sweep_that_cannot_run_is_not_submitted(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "--sweep FILE"),
-        (["config.yaml"], "--sweep FILE"),
+        ([], "give CONFIG, or --sweep FILE"),
+        (["--swep", "x"], "give CONFIG, or --sweep FILE"),
+        (["missing.yaml"], "there is no config missing.yaml"),
+        (["pyproject.toml"], "no sbatch"),
         (["--sweep"], "needs a file"),
         (["--sweep", "x"], "no sbatch"),
     ],
@@ -285,6 +333,47 @@ def test_a_sweep_that_cannot_run_is_not_submitted(sandbox: Sandbox) -> None:
 def test_a_submission_that_cannot_be_made_says_why(sandbox: Sandbox, given: list[str], message: str) -> None:
     done = sandbox.run("launch/slurm.sh", *given)
     assert done.returncode == 2 and message in done.stderr and sandbox.log() == []
+
+
+def test_a_job_runs_the_script_where_it_lies_with_the_present_settings(sandbox: Sandbox, tmp_path: Path) -> None:
+    slurm(sandbox)
+    (sandbox.venv / "bin" / "ray").symlink_to(sandbox.venv / "bin" / "rlhf")
+    (tmp_path / "my config.yaml").touch()
+    sandbox.env |= {"RLHF_WAIT_S": "7", "RLHF_DRIVER": "a driver"}
+    done = sandbox.run("launch/slurm.sh", "my config.yaml", "run.name=a b", "--", "--nodes=2", "-t", "5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"submitted: job 41, log {tmp_path}/slurm/41.log\n"
+    assert "-m pip install --disable-pip-version-check torch==2.13.0 --editable ROOT[cluster]" in sandbox.log()
+    words = (sandbox.fake / "submitted").read_text().splitlines()
+    assert {"--requeue", "--signal=B:USR1@120", "--job-name=my config", f"--output={tmp_path}/slurm/%j.log"} <= set(
+        words
+    )
+    assert words.index("--nodes=2") > words.index("--signal=B:USR1@120"), "what the user says comes last and wins"
+    said = subprocess.run(
+        ["bash", "-c", words[-2].replace("exec env", "printf '%s\\n'")], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines() == [
+        "RLHF_DRIVER=a driver",
+        "RLHF_WAIT_S=7",
+        f"RLHF_LOGS={tmp_path}/slurm",
+        "bash",
+        f"{sandbox.root}/launch/slurm.sh",
+        "my config.yaml",
+        "run.name=a b",
+    ]
+
+
+def test_an_environment_without_ray_is_refused(sandbox: Sandbox) -> None:
+    slurm(sandbox)
+    done = sandbox.run("launch/slurm.sh", "pyproject.toml")
+    assert done.returncode == 2 and f"{sandbox.venv} has no ray" in done.stderr
+    assert not (sandbox.fake / "submitted").exists()
+
+
+def test_options_for_sbatch_are_refused_inside_of_a_job(sandbox: Sandbox) -> None:
+    sandbox.env["SLURM_JOB_ID"] = "5"
+    done = sandbox.run("launch/slurm.sh", "pyproject.toml", "--", "--nodes=2")
+    assert done.returncode == 2 and "leave out what follows --" in done.stderr
 
 
 def test_the_scripts_parse_and_explain_themselves(sandbox: Sandbox) -> None:

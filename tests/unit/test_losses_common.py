@@ -107,6 +107,7 @@ def test_mismatch_by_hand() -> None:
             "rollout_corr/k3_kl": (2 - 1 - math.log(2)) / 2,
             "rollout_corr/chi2_token": (4 + 1) / 2 - 1,
             "rollout_corr/rollout_is_mean": (1.5 + 1) / 2,
+            "rollout_corr/rollout_is_squared_mean": (1.5**2 + 1) / 2,
             "rollout_corr/rollout_is_min": 1.0,
             "rollout_corr/is_truncated_fraction": 0.5,
             "training/rollout_probs_diff_mean": 0.125,
@@ -116,6 +117,18 @@ def test_mismatch_by_hand() -> None:
         }
     )
     assert "rollout_corr/rollout_is_mean" not in common.mismatch(old, rollout, cap=None)
+
+
+def test_the_effective_sample_size_is_that_of_the_whole_step() -> None:
+    """Kish's formula on all tokens; a mean over micro-batches of their own sizes would be another number."""
+    old, rollout = torch.tensor([0.0, -1.0, -0.5, -2.0]), torch.tensor([-0.5, -1.0, -2.5, -2.1])
+    weights = (old - rollout).exp().clamp(max=2.0)
+    parts = [common.measure(common.mismatch(old[i:j], rollout[i:j], cap=2.0)) for i, j in ((0, 1), (1, 4))]
+    got = values(common.effective_sample_size(merge(parts)))
+    expected = float(weights.sum() ** 2 / (4 * weights.square().sum()))
+    assert got == pytest.approx({"rollout_corr/rollout_is_eff_sample_size": expected}, rel=1e-6)
+    assert expected < 0.99
+    assert common.effective_sample_size(common.measure(common.mismatch(old, rollout, cap=None))) == {}
 
 
 def test_measure_keeps_totals_and_counts_so_that_unequal_parts_merge_to_the_whole() -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rlhf.core.types import Span
-from rlhf.learner.torch_backend import Config, TorchBackend
+from rlhf.learner.backends.torch_backend import TorchBackend
+from rlhf.learner.optimizer import Config
 from rlhf.models import attention, tiny
 from rlhf.runtime import memory
 from rlhf.runtime.memory import Moment, Part, Shape, Zero
@@ -70,13 +71,25 @@ def test_float32_states_by_hand() -> None:
         return sizes(memory.model_states(1000, memory.FLOAT32, zero))
 
     assert found(0) == {"weights": 4000, "gradients": 4000, "optimizer": 8000}
-    assert found(1) == {"weights": 4000, "gradients": 4000, "optimizer": 3000, "reduce bucket": 200}
-    assert found(2) == {"weights": 4000, "gradients": 1000, "optimizer": 3000, "reduce bucket": 200}
+    assert found(1) == {
+        "weights": 4000,
+        "gradients": 4000,
+        "optimizer": 3000,
+        "gradients of a step": 1000,
+        "bucket of gradients": 50,
+    }
+    assert found(2) == {
+        "weights": 4000,
+        "gradients": 1000,
+        "optimizer": 3000,
+        "gradients of a step": 1000,
+        "bucket of gradients": 50,
+    }
     assert found(3) == {
         "weights": 1000,
         "gradients": 1000,
         "optimizer": 3000,
-        "reduce bucket": 200,
+        "bucket of gradients": 50,
         "gathered weights": 400,
     }
 

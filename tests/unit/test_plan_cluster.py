@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console, RenderableType
 
 from rlhf.core.errors import ConfigError
-from rlhf.loops import plan_cluster
+from rlhf.loops import plan_cluster, settings
 from rlhf.loops.plan_cluster import Demand, Memory
-from rlhf.runtime import memory, placement
-from rlhf.runtime.cluster import Node, Placement, Request
-from rlhf.runtime.memory import GIB, Part
+from rlhf.loops.plan_memory import Lengths
+from rlhf.runtime import memory, placement, ray
+from rlhf.runtime.cluster import Node, Placement, Request, Role
+from rlhf.runtime.memory import GIB, Part, Shape
+
+ROOT = Path(__file__).parents[2]
 
 DEMAND = Demand(
     rank=[
@@ -158,10 +163,73 @@ def test_an_engine_without_room_for_one_sequence_is_refused() -> None:
 def test_remarks_name_idle_devices_straddling_engines_and_waiting_sequences() -> None:
     assert list(plan_cluster.remarks(colocated(), DEMAND)) == []
     assert list(plan_cluster.remarks(colocated(engines=3), DEMAND)) == [
-        "note: 2 devices with no more than a learner rank idle during rollouts"
+        "note: 2 GPUs hold only a learner rank, idle during rollouts"
     ]
     wide = placement.place(Request(tensor_parallel=12, learner_ranks=2), nodes(2, gpus=8))
     assert list(plan_cluster.remarks(wide, replace(DEMAND, sequences=(10, 64)))) == [
         "note: 1 engine on several nodes each, which is slow between them",
         "note: an engine has room for 10 of 64 sequences at once, if each is as long as it may be",
     ]
+
+
+SHAPE = Shape(
+    parameters=1_000_000,
+    layers=2,
+    hidden=64,
+    intermediate=128,
+    heads=4,
+    kv_heads=4,
+    head_dim=16,
+    vocabulary=50,
+    bytes_per_value=2,
+)
+LENGTHS = Lengths(prompt_mean=10.0, prompt_max=12, solution_max=40)
+ON_RAY = ("runtime.name=ray", "sft.learner.backend=deepspeed_backend", "rl.learner.backend=deepspeed_backend")
+
+
+def planned(*overrides: str) -> tuple[Placement, Demand, Memory]:
+    experiment = settings.read(ROOT / "configs" / "quickstart.yaml", [*ON_RAY, *overrides])
+    assert isinstance(experiment.settings.runtime.config, ray.Config)
+    return plan_cluster.of(experiment, experiment.settings.runtime.config, SHAPE, LENGTHS)
+
+
+def sizes(parts: Sequence[Part]) -> dict[str, float]:
+    return {part.name: part.size for part in parts}
+
+
+def test_a_config_is_planned_for_the_cluster_that_it_describes() -> None:
+    away = ["runtime.address=auto", "runtime.nodes=2", "runtime.node_gpus=8", "runtime.node_cpus=32"]
+    ranks = ["runtime.learner_ranks=8", "runtime.engines=4", "runtime.tensor_parallel=2"]
+    placed, demand, there = planned(*away, *ranks, "runtime.device_memory_gib=40")
+    assert placed.on_gpus and {seat.node for seat in placed.seats} == {"node 1", "node 2"}
+    assert there == Memory(device=40 * GIB, host=None)
+    # Weights in bfloat16, optimizer with float32 copies in 8 shares; an engine's weights in two.
+    assert sizes(demand.rank)["learner: weights"] == 2_000_000
+    assert sizes(demand.rank)["learner: optimizer"] == 12_000_000 / 8
+    assert sizes(demand.engine)["engine: weights"] == 1_000_000
+    assert sizes(demand.engine)["engine: bucket of weights"] == 2_000_000
+
+
+def test_a_ray_that_a_run_starts_has_the_cores_that_it_asks_for_and_this_machine_s_memory() -> None:
+    placed, demand, there = planned("runtime.gpus='0'", "runtime.reward_workers=500")
+    assert len(placed.of(Role.REWARD_WORKER)) == 500
+    assert there.host is not None and there.host > GIB
+    assert demand.sequences == (512, 512)
+
+
+def test_cores_of_a_cluster_that_is_joined_are_what_they_are() -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.reward_workers.*1 × 4 cores"):
+        planned("runtime.gpus='0'", "runtime.reward_workers=500", "runtime.address=auto", "runtime.node_cpus=4")
+
+
+def test_a_gpu_of_unknown_memory_gets_no_verdict_but_the_key_that_would_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    placed, demand, there = planned("runtime.address=auto", "runtime.node_gpus=2", "runtime.node_cpus=8")
+    assert there.device is None
+    assert "runtime.device_memory_gib" in whole(placed, demand, there)
+
+
+@pytest.mark.parametrize("key", ["node_cpus", "node_gpus", "device_memory_gib"])
+def test_a_described_node_has_something(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^runtime\.{key}: -1.* is too few"):
+        planned(f"runtime.{key}=-1")

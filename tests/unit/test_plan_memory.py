@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from rlhf.runtime import memory
 from rlhf.runtime.memory import GIB, Moment, Part, Shape, Zero
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
 LENGTHS = Lengths(prompt_mean=10.0, prompt_max=12, solution_max=40)
 SHAPE = Shape(parameters=1000, layers=2, hidden=8, intermediate=16, heads=2, kv_heads=1, head_dim=4, vocabulary=10)
 
@@ -28,10 +28,8 @@ def read(*overrides: str) -> settings.Experiment:
 
 
 def rank(experiment: settings.Experiment, stage: int, **changes: Any) -> dict[str, float]:
-    chosen = experiment.stages[stage]
-    numbers = plan_memory.numbers(SHAPE, chosen, CPU)
-    given: dict[str, Any] = {"numbers": numbers, "zero": Zero(), "cpu": True} | changes
-    parts = plan_memory.rank(chosen, experiment.settings, SHAPE, LENGTHS, **given)
+    given: dict[str, Any] = {"device": "cpu"} | changes
+    parts = plan_memory.rank(experiment.stages[stage], experiment.settings, SHAPE, LENGTHS, **given)
     return {part.name: part.size for part in parts}
 
 
@@ -48,15 +46,16 @@ def test_a_pass_holds_the_samples_of_an_update_or_a_full_micro_batch(stage: int,
     assert rank(read(), stage)["learner: activations"] == layers * min(8192, longest * samples)
     few = rank(read("sft.batch_size=2", "rl.minibatches=128"), stage)
     assert few["learner: activations"] == layers * longest * 2
-    split = rank(read("sft.batch_size=2", "rl.minibatches=128"), stage, zero=Zero(stage=1, ranks=2, bucket=0))
+    split = rank(read("sft.batch_size=2", "rl.minibatches=128"), stage, ranks=2)
     assert split["learner: activations"] == layers * longest
 
 
 def test_attention_scores_are_kept_of_short_sequences_on_a_cpu_only() -> None:
-    on_cpu, on_gpu = (rank(read(), 1, cpu=cpu)["learner: activations"] for cpu in (True, False))
+    precise = "rl.learner.optimizer.precision=float32"
+    short, long = read(precise), read(precise, "sampling.max_tokens=200")
+    on_cpu, on_gpu = (rank(short, 1, device=device)["learner: activations"] for device in ("cpu", "cuda"))
     assert on_cpu > on_gpu
-    long = "sampling.max_tokens=200"
-    assert rank(read(long), 1)["learner: activations"] == rank(read(long), 1, cpu=False)["learner: activations"]
+    assert rank(long, 1)["learner: activations"] == rank(long, 1, device="cuda")["learner: activations"]
 
 
 def test_a_reference_is_there_when_a_stage_looks_at_one() -> None:
@@ -68,43 +67,70 @@ def test_a_stage_that_only_generates_holds_weights_and_no_optimizer() -> None:
     assert rank(read("stages=[gen]", "gen.loop=generate"), 0) == {"learner: weights": 4000}
 
 
+ZERO = "rl.learner.backend.name=deepspeed_backend"
+NARROW = "rl.learner.optimizer.precision=bfloat16"
+
+
 @pytest.mark.parametrize(
-    ("size", "precision", "device", "expected"),
+    ("size", "overrides", "expected"),
     [
-        (4, "auto", "cpu", memory.FLOAT32),
-        (4, "bfloat16", "cpu", memory.AUTOCAST),
-        (2, "auto", "cpu", memory.PURE_BFLOAT16),
-        (8, "auto", "cpu", memory.FLOAT64),
+        (4, [], memory.FLOAT32),
+        (4, [NARROW], memory.AUTOCAST),
+        (2, [], memory.PURE_BFLOAT16),
+        (8, [], memory.FLOAT64),
+        (2, [ZERO], memory.FLOAT32),
+        (4, [ZERO, NARROW], memory.SUMMED_BFLOAT16),
+        (2, [ZERO, "rl.learner.backend.zero_stage=0"], memory.FLOAT32),
+        (2, [ZERO, NARROW, "rl.learner.backend.zero_stage=0"], memory.AUTOCAST),
     ],
 )
-def test_bytes_per_number_follow_the_model_and_the_precision(
-    size: int, precision: str, device: str, expected: memory.Numbers
+def test_bytes_per_number_follow_the_model_the_precision_and_the_backend(
+    size: int, overrides: list[str], expected: memory.Numbers
 ) -> None:
-    [stage] = read("stages=[rl]", f"rl.learner.optimizer.precision={precision}").stages
-    shape = Shape(**{name: getattr(SHAPE, name) for name in Shape.__slots__} | {"bytes_per_value": size})
-    assert plan_memory.numbers(shape, stage, torch.device(device)) == expected
+    [stage] = read("stages=[rl]", *overrides).stages
+    assert plan_memory.numbers(replace(SHAPE, bytes_per_value=size), stage, "cpu") == expected
 
 
-def test_a_backend_with_master_weights_keeps_them_beside_16_bits() -> None:
+def test_a_gpu_that_is_not_here_is_taken_for_one_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     [stage] = read("stages=[rl]").stages
-    shape = Shape(**{name: getattr(SHAPE, name) for name in Shape.__slots__} | {"bytes_per_value": 2})
-    assert plan_memory.numbers(shape, stage, CPU, master=True) == memory.BFLOAT16
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert plan_memory.numbers(SHAPE, stage, "cuda") == memory.AUTOCAST
+    [precise] = read("stages=[rl]", "rl.learner.optimizer.precision=float32").stages
+    assert plan_memory.numbers(SHAPE, precise, "cuda") == memory.FLOAT32
+
+
+def test_sharding_is_that_of_the_backend() -> None:
+    def of(*overrides: str, device: str = "cpu") -> Zero:
+        [stage] = read("stages=[rl]", *overrides).stages
+        return plan_memory.sharding(stage, ranks=4, device=device)
+
+    assert of() == Zero(ranks=4)
+    offload = ["rl.learner.backend.zero_stage=3", "rl.learner.backend.offload_optimizer=cpu"]
+    found = of(ZERO, *offload, "rl.learner.backend.offload_parameters=cpu", "rl.learner.backend.bucket_mib=2")
+    assert found == Zero(stage=3, ranks=4, offload_optimizer=True, offload_parameters=True, bucket=2 * 2**20)
+    # In bfloat16 gradients travel at twice the width, and on a GPU while the next bucket fills.
+    assert of(ZERO, NARROW, "rl.learner.backend.bucket_mib=2").bucket == 4 * 2**20
+    assert of(ZERO, NARROW, "rl.learner.backend.bucket_mib=2", device="cuda").bucket == 8 * 2**20
 
 
 def test_the_engine_is_asked_for_the_samples_of_a_step_or_of_an_evaluation() -> None:
     def sequences(*overrides: str) -> int:
         experiment = read(*overrides)
-        return plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS, limit=10_000).sequences
+        return plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS, engines=engines).sequences
 
-    assert sequences() == 256 * 4
-    assert sequences("rl.prompts_per_step=1000") == 8000
-    assert sequences("rl.prompts_per_step=2000") == 10_000
+    engines, many = 1, "engine.max_batch=10000"
+    assert sequences() == 512
+    assert sequences(many) == 256 * 4
+    assert sequences(many, "rl.prompts_per_step=1000") == 8000
+    assert sequences(many, "rl.prompts_per_step=2000") == 10_000
+    engines = 3
+    assert sequences(many) == 342
 
 
 def test_an_engine_without_a_batch_holds_no_cache() -> None:
     experiment = read("engine.name=scripted_engine", "engine.default=[x]")
-    parts = plan_memory.embedded_engine(experiment.stages, experiment.settings, SHAPE, LENGTHS)
-    assert {part.name: part.size for part in parts}["engine: keys and values"] == 0
+    sampling = plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS)
+    assert memory.total(memory.engine(SHAPE, sampling), Moment.ROLLOUT) == 4000
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])

@@ -9,7 +9,7 @@ import pytest
 from rewards.pool import WorkerPool
 from rlhf.core import config
 from rlhf.core.errors import ConfigError
-from rlhf.runtime import actors, ray
+from rlhf.runtime import ray
 from rlhf.runtime.roles import Site
 
 
@@ -26,9 +26,3 @@ def test_its_keys_are_those_of_placement_and_its_own() -> None:
     assert (cfg.engines, cfg.learner_ranks, cfg.sync.verify, cfg.sync.bucket_mib) == (2, 1, True, 64)
     with pytest.raises(ConfigError, match=r"runtime\.sync\.bucket_mib: 0 holds no weight"):
         config.build_component("rlhf.runtime", {"name": "ray", "sync": {"bucket_mib": 0}}, "runtime")
-
-
-def test_a_backend_that_trains_on_one_rank_refuses_more() -> None:
-    actors.one_rank(1, "torch_backend")
-    with pytest.raises(ConfigError, match=r"runtime\.learner_ranks: torch_backend trains on one rank, not on 2"):
-        actors.one_rank(2, "torch_backend")

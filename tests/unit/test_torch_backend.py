@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.core.errors import CheckpointError, ConfigError
+from rlhf.core.types import TensorMeta
+from rlhf.learner import state
 from rlhf.learner.backends.torch_backend import TorchBackend
 from rlhf.learner.optimizer import Config, autocast
 
@@ -61,13 +63,13 @@ def test_moments_have_the_decay_asked_for(betas: list[float] | None, tmp_path: P
     second = accumulate(made, 2)
     made.step(1.0)
     b1, b2 = betas or (0.9, 0.999)
-    for name, moments in state(made, tmp_path).items():
+    for name, moments in moments_of(made, tmp_path).items():
         g1, g2 = first[name], second[name]
         torch.testing.assert_close(moments["exp_avg"], (1 - b1) * (b1 * g1 + g2), atol=1e-14, rtol=0)
         torch.testing.assert_close(moments["exp_avg_sq"], (1 - b2) * (b2 * g1**2 + g2**2), atol=1e-14, rtol=0)
 
 
-def state(made: TorchBackend, folder: Path) -> dict[str, dict[str, Tensor]]:
+def moments_of(made: TorchBackend, folder: Path) -> dict[str, dict[str, Tensor]]:
     """The moments by parameter, as they are stored."""
     made.save(folder)
     stored = load_file(folder / "optimizer.safetensors")
@@ -79,7 +81,7 @@ def test_clipping_scales_the_whole_gradient_to_the_limit(tmp_path: Path) -> None
     made = backend(grad_clip=0.5)
     drawn = accumulate(made, 1)
     assert made.step(1.0) == pytest.approx(norm(drawn), rel=1e-12), "the norm is that before clipping"
-    for name, moments in state(made, tmp_path).items():
+    for name, moments in moments_of(made, tmp_path).items():
         expected = 0.1 * drawn[name] * 0.5 / norm(drawn)
         torch.testing.assert_close(moments["exp_avg"], expected, atol=1e-8, rtol=1e-6)
 
@@ -88,7 +90,7 @@ def test_a_small_gradient_is_not_clipped(tmp_path: Path) -> None:
     made = backend(grad_clip=1e6)
     drawn = accumulate(made, 1)
     made.step(1.0)
-    for name, moments in state(made, tmp_path).items():
+    for name, moments in moments_of(made, tmp_path).items():
         torch.testing.assert_close(moments["exp_avg"], 0.1 * drawn[name], atol=1e-14, rtol=0)
 
 
@@ -145,6 +147,33 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     other.save(tmp_path)
     with pytest.raises(CheckpointError, match=r"optimizer\.safetensors.*unknown parameters.*transformer"):
         backend().load(tmp_path)
+
+
+def test_float32_weights_that_another_backend_kept_are_taken_over(tmp_path: Path) -> None:
+    made = backend(dtype=torch.float32)
+    accumulate(made, 0)
+    made.step(1.0)
+    made.save(tmp_path)
+    masters = {name: p.detach() + 1e-3 for name, p in made.model.named_parameters()}
+    metas = [TensorMeta(name, t.dtype, tuple(t.shape)) for name, t in masters.items()]
+    state.write_masters(tmp_path, metas, masters.items())
+    made.load(tmp_path)
+    assert_equal(weights(made), masters)
+    with pytest.raises(CheckpointError, match=r"float32 master weights.*bfloat16.*\n.*model\.dtype=float32"):
+        backend(dtype=torch.bfloat16).load(tmp_path)
+
+
+def test_moments_of_two_parameters_that_took_different_steps_are_not_counted_together(tmp_path: Path) -> None:
+    made = backend()
+    accumulate(made, 0)
+    made.step(1.0)
+    made.save(tmp_path)
+    known = [name for name, _ in made.model.named_parameters()]
+    assert state.Stored(tmp_path, known=known).common_steps() == 1
+    counts = json.loads((tmp_path / "optimizer.json").read_text())
+    (tmp_path / "optimizer.json").write_text(json.dumps(counts | {known[0]: 2.0}))
+    with pytest.raises(CheckpointError, match=r"some parameters have taken 1\.0 steps and others 2\.0"):
+        state.Stored(tmp_path, known=known).common_steps()
 
 
 def test_nothing_that_could_run_code_is_written(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ is what the torch backend computes, up to rounding: the same AdamW on the same g
 up (DeepSpeed averages them; the factor that undoes it is in `backward`), clipped by the same norm; a norm that is not
 finite updates nothing. In bfloat16 the model computes with rounded copies of float32 master weights.
 
-Private names of DeepSpeed 0.19 are used to work around three things: the moments exist before the first step, else those
-of all parameter groups but one could never be read; F.linear is replaced while the model runs, and not for the whole
-process, so that ZeRO-3 need not keep gathered weights until the backward pass; what it never lets go of is removed.
+Private names of DeepSpeed 0.19 are used to work around three things: the moments exist before the first step, else
+those of all parameter groups but one could never be read; F.linear is replaced while the model runs, and not for the
+whole process, so that ZeRO-3 need not keep gathered weights until the backward pass; what it would never let go of is
+removed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import gc
 import inspect
 import io
 import logging
+import math
 import os
 import warnings
 import weakref
@@ -163,6 +165,8 @@ class ZeroBackend:
                 model=Scorer(self.model), optimizer=self._optimizer, config=config, dist_init_required=False
             )
         weakref.finalize(self, _end, self._engine, sharded=self._sharded).atexit = False
+        # With the optimizer offloaded, DeepSpeed would add the next gradient to one that it has refused.
+        self._keeps_refused = cfg.offload_optimizer != "none" and not self._sharded
         self._linear = self._ds.runtime.zero.linear.zero3_linear_wrap
         if spec.trains:
             self._give_moments()
@@ -198,7 +202,11 @@ class ZeroBackend:
         for group in self._optimizer.param_groups:
             group["lr"] = self._cfg.lr * lr_share
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(norm) and self._keeps_refused:
+            gradients = self._engine.optimizer.averaged_gradients
+            gradients.update(dict.fromkeys(gradients))
+        return norm
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Backend.weights`; at stage 3 a bucket of parameters is gathered at a time."""
@@ -337,6 +345,7 @@ def _deepspeed(ranks: World) -> ModuleType:
         fix = "install the extra `cluster`, or use learner.backend=torch_backend"
         raise UserError("learner.backend", f"DeepSpeed cannot be imported: {error}", fix=fix) from error
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     accelerator: Any = get_accelerator()
     if (found := accelerator.device_name()) != kind:
         problem = f"DeepSpeed computes on {found} in this process, and the learner on {kind}"
