@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Checks the repository, and installs what that needs on first use.
 #
-#   launch/test.sh                     ruff, formatting, pyright, then all tests; fails when any of them does
+#   launch/test.sh                     ruff, formatting, pyright, then all tests but those of the cluster; fails when any
+#                                      of them does
 #   launch/test.sh PYTEST-ARGUMENTS    only pytest, with these; paths are relative to the repository root
 #
 # Needs Python 3.11 or newer; node for pyright comes as a wheel. Environment variables: see launch/_venv.sh.
 #
-# The tests of launch/slurm.sh run on a Slurm of their own, which takes root. As root on Debian or Ubuntu, where Slurm is
-# missing, the first form installs its packages (3 MB); RLHF_APT=no prevents that. Where there is no
-# Slurm, these tests are skipped and say so.
+# RLHF_CLUSTER=yes: with the tests on real Ray, DeepSpeed, vLLM and Slurm too, some twenty minutes more. Those of
+# launch/slurm.sh run on a Slurm of their own, which takes root. As root on Debian or Ubuntu, where Slurm is missing, its
+# packages (3 MB) are installed then; RLHF_APT=no prevents that. Where there is no Slurm or no vLLM, their tests are
+# skipped and say so.
 
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_venv.sh"
@@ -42,7 +44,11 @@ install_slurm() {
   fi
 }
 
-install_slurm
+some=(-m "not cluster")
+if [ "${RLHF_CLUSTER:-}" = yes ]; then
+  install_slurm
+  some=()
+fi
 failed=""
 check() {
   echo "== $*"
@@ -56,7 +62,7 @@ if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
 fi
 status=0
-"$python" -m pytest || status=$?
+"$python" -m pytest "${some[@]}" || status=$?
 if [ -n "$failed" ]; then
   exit 1
 fi

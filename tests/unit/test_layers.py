@@ -25,7 +25,15 @@ LAYERS = (
 
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 CLUSTER = {
-    "vllm": (),
+    "vllm": (
+        "rlhf.sync.vllm_transfer",
+        "rollout.shm_transfer",
+        "rollout.vllm_loading",
+        "rollout.vllm_requests",
+        "rollout.vllm_sampler",
+        "rollout.vllm_start",
+        "rollout.vllm_worker",
+    ),
     "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote", "rlhf.sweeps.ray_jobs"),
     "deepspeed": ("rlhf.learner.backends.deepspeed_backend",),
 }
