@@ -88,4 +88,4 @@ def _pack_tied_heads(model: nn.Module) -> None:
     embedded = {id(weight) for layer in rest for weight in layer.parameters(recurse=False)}
     for head in heads:
         if id(head.weight) in embedded:
-            head.quant_method.process_weights_after_loading(head)
+            head.quant_method.process_weights_after_loading(head)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
