@@ -265,6 +265,12 @@ def test_no_more_than_a_bucket_is_whole_at_a_time(two: Ranks, folders: dict[str,
             assert max(rank.whole) < sum(sizes) / 2
 
 
+def test_gathered_weights_are_not_kept_for_the_backward_pass(two: Ranks, folders: dict[str, Path]) -> None:
+    setup = Setup(folders["llama"], zero(3))
+    assert two.run(zero_work.kept, setup, True) == [0, 0]
+    assert min(two.run(zero_work.kept, setup, False)) > 0, "torch's own linear layers keep them"
+
+
 @pytest.mark.parametrize("trains", [True, False], ids=["policy", "reference"])
 @pytest.mark.parametrize("backend", [zero(1), zero(3), zero(3, offload_parameters="cpu")], ids=str)
 def test_log_probs_are_those_of_plain_torch(

@@ -17,6 +17,7 @@ import tiny_model
 import torch
 from test_gradient_invariance import CASES, make_samples
 from torch import Tensor
+from torch.nn import Parameter, functional
 
 from rlhf.core.component import Component
 from rlhf.core.config import build_component
@@ -246,6 +247,25 @@ def held(rank: int, setup: Setup) -> tuple[int, int]:
     learner = make(setup, open_model)
     parts = [vars(p)["ds_tensor"] for p in learner._backend.model.parameters()]
     return whole[0], sum(p.numel() for p in parts)
+
+
+def kept(rank: int, setup: Setup, lean: bool) -> int:
+    """Gathered weights that a forward pass holds on to until its backward pass."""
+    learner = make(setup)
+    model, seen = learner._backend.model, 0
+    if not lean:
+        learner._backend._linear = functional.linear  # type: ignore[attr-defined]
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal seen
+        whole = {p.untyped_storage().data_ptr() for p in model.parameters() if p.numel()}
+        # A parameter itself is only pointed at; a view of it keeps what it has been gathered into.
+        seen += not isinstance(tensor, Parameter) and tensor.untyped_storage().data_ptr() in whole
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        learner._backend.forward(batches_of(0, size=2)[0][rank][0], learner._spec)
+    return seen
 
 
 def side_by_side(
