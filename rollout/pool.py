@@ -117,18 +117,25 @@ class EnginePool:
         """Load the same weights into every engine; their prefix caches are worth nothing from then on."""
         held = list(tensors)
         self._homes.clear()
-        await self._each(lambda engine: engine.load_weights(version, held))
+        await self.each(lambda engine: engine.load_weights(version, held))
 
     async def pause(self) -> None:
         """Pause every engine, and wait for those that are being started."""
         self._open.clear()
-        await self._each(lambda engine: engine.pause())
+        await self.each(lambda engine: engine.pause())
 
     async def resume(self) -> None:
         """Let every engine go on."""
-        await self._each(lambda engine: engine.resume())
+        await self.each(lambda engine: engine.resume())
         self._open.set()
         self._grant()
+
+    async def each(self, act: Callable[[EngineHandle], Awaitable[None]]) -> None:
+        """Do something with every engine, and with the replacement of one that is lost meanwhile."""
+        done = await asyncio.gather(*(self._at(place, act) for place in list(self._places)), return_exceptions=True)
+        for error in (self._broken, *done):
+            if error is not None:
+                raise error
 
     async def close(self) -> None:
         """Start no more engines. Those that run belong to whoever made them."""
@@ -216,13 +223,6 @@ class EnginePool:
             del self._homes[next(iter(self._homes))]
         self._homes[turn.prompt] = place
         return place
-
-    async def _each(self, act: Callable[[EngineHandle], Awaitable[None]]) -> None:
-        """Do something with every engine, and with the replacement of one that is lost meanwhile."""
-        done = await asyncio.gather(*(self._at(place, act) for place in list(self._places)), return_exceptions=True)
-        for error in (self._broken, *done):
-            if error is not None:
-                raise error
 
     async def _at(self, place: _Place, act: Callable[[EngineHandle], Awaitable[None]]) -> None:
         lost = None
