@@ -34,7 +34,7 @@ CLUSTER = {
         "rollout.vllm_start",
         "rollout.vllm_worker",
     ),
-    "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote", "rlhf.sweeps.ray_jobs"),
+    "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote", "rlhf.sweeps.ray_server"),
     "deepspeed": ("rlhf.learner.backends.deepspeed_backend",),
 }
 """Who may import a package that only a cluster needs."""
