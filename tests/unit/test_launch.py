@@ -242,6 +242,7 @@ def offer_apt(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("works", [True, False])
 def test_root_gets_slurm_for_the_tests_where_it_can_be_had(works: bool, sandbox: Sandbox) -> None:
     offer_apt(sandbox)
+    sandbox.env["RLHF_CLUSTER"] = "yes"
     if not works:
         (sandbox.fake / "apt_fails").touch()
     done = sandbox.run("launch/test.sh")
@@ -252,8 +253,16 @@ def test_root_gets_slurm_for_the_tests_where_it_can_be_had(works: bool, sandbox:
 
 
 @ROOT_ONLY
+def test_nothing_is_installed_for_tests_that_nobody_asked_for(sandbox: Sandbox) -> None:
+    offer_apt(sandbox)
+    assert sandbox.run("launch/test.sh").returncode == 0
+    assert not [line for line in sandbox.log() if line.startswith("apt-get")]
+
+
+@ROOT_ONLY
 def test_packages_that_are_there_or_not_wanted_are_not_installed(sandbox: Sandbox) -> None:
     offer_apt(sandbox)
+    sandbox.env["RLHF_CLUSTER"] = "yes"
     sandbox.env["RLHF_APT"] = "no"
     assert sandbox.run("launch/test.sh").returncode == 0
     del sandbox.env["RLHF_APT"]
@@ -266,6 +275,7 @@ def test_packages_that_are_there_or_not_wanted_are_not_installed(sandbox: Sandbo
 @pytest.mark.skipif(os.geteuid() == 0, reason="is about everybody but root")
 def test_nobody_but_root_is_given_packages(sandbox: Sandbox) -> None:
     offer_apt(sandbox)
+    sandbox.env["RLHF_CLUSTER"] = "yes"
     assert sandbox.run("launch/test.sh").returncode == 0
     assert not [line for line in sandbox.log() if line.startswith("apt-get")]
 
