@@ -63,7 +63,7 @@ def write_model(
         tensors: what comes; each is let go before the next is asked for.
         limit: bytes per file; a larger tensor has a file of its own.
     """
-    shards = _shards(metas, limit)
+    shards = runs(metas, limit=limit)
     names = (
         [MODEL]
         if len(shards) == 1
@@ -79,16 +79,17 @@ def write_model(
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _shards(metas: Sequence[TensorMeta], limit: int) -> list[list[TensorMeta]]:
-    shards: list[list[TensorMeta]] = [[]]
+def runs(metas: Sequence[TensorMeta], *, limit: int) -> list[list[TensorMeta]]:
+    """Tensors in order, in runs of at most `limit` bytes; a larger tensor is a run of its own. At least one run."""
+    found: list[list[TensorMeta]] = [[]]
     size = 0
     for meta in metas:
-        if shards[-1] and size + meta.num_bytes > limit:
-            shards.append([])
+        if found[-1] and size + meta.num_bytes > limit:
+            found.append([])
             size = 0
-        shards[-1].append(meta)
+        found[-1].append(meta)
         size += meta.num_bytes
-    return shards
+    return found
 
 
 def _write_all(

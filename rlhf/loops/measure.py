@@ -31,13 +31,13 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder.existing(target) if target.is_dir() else RunFolder(Path(scratch))
         experiment = settings.read(folder.config if target.is_dir() else target, overrides)
-        threads = host.prepare(experiment.settings.threads)
+        host.prepare(experiment.settings.threads)
         home = folder.model if folder.model.exists() else Path(scratch) / "model"
         shared = setup.parts(experiment.settings, home)
         now = pipeline.standing(folder, shared.model_folder)
         with shared.pool:
             setup.check_rewards(experiment.settings, shared)
-            results = asyncio.run(_measured(experiment.settings, shared, now.weights, threads))
+            results = asyncio.run(_measured(experiment.settings, shared, now.weights))
     for result in results:
         show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
@@ -46,8 +46,8 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
     return results
 
 
-async def _measured(settings: Settings, shared: setup.Parts, weights: Path, threads: int) -> list[Result]:
-    async with setup.running(settings, shared, threads=threads) as runtime:
+async def _measured(settings: Settings, shared: setup.Parts, weights: Path) -> list[Result]:
+    async with setup.running(settings, shared) as runtime:
         engine = await runtime.engine(setup.engine(settings, weights))
         grader = await runtime.grader(setup.grader(settings))
         return await measure(setup.evaluators(settings, shared), engine, grader)

@@ -85,7 +85,7 @@ def _train(experiment: Experiment, folder: RunFolder, cache: Path | None, interr
     folder.cut(now.offsets)
     with shared.pool:
         setup.check(experiment, shared)
-        asyncio.run(_run(experiment, shared, folder, now, interrupt, threads=threads))
+        asyncio.run(_run(experiment, shared, folder, now, interrupt))
 
 
 def _made(part: Experiment, cache: Path, interrupt: Interrupt) -> RunFolder:
@@ -125,11 +125,9 @@ async def _run(
     folder: RunFolder,
     now: Standing,
     interrupt: Interrupt,
-    *,
-    threads: int,
 ) -> None:
     """Run what is left, again from the last checkpoint when a role was lost that the runtime can bring back."""
-    async with setup.running(experiment.settings, shared, threads=threads) as runtime:
+    async with setup.running(experiment.settings, shared) as runtime:
         while True:
             try:
                 await _attempt(experiment, shared, runtime, folder, now, interrupt)

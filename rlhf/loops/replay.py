@@ -140,11 +140,11 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
         problem = f"was sampled while other steps trained ({record['stage']}.max_staleness={loop.max_staleness})"
         fix = "replay runs with max_staleness: 0; `rlhf diagnose` compares samples of this one with its checkpoints"
         raise RunFolderError(sample_id, f"{problem}: which weights it met was a matter of timing", fix=fix)
-    threads = host.prepare(experiment.settings.threads)
+    host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
 
     async def work(scratch: str) -> Replay:
-        async with setup.running(experiment.settings, shared, threads=threads) as runtime:
+        async with setup.running(experiment.settings, shared) as runtime:
             return await _replay(experiment, shared, runtime, folder, Path(scratch), record, records, announce)
 
     with tempfile.TemporaryDirectory() as scratch, shared.pool:

@@ -143,13 +143,9 @@ def opened(settings: Settings, path: Path) -> ModelFolder:
 
 
 @asynccontextmanager
-async def running(settings: Settings, shared: Parts, *, threads: int) -> AsyncIterator[Runtime]:
-    """What the roles of a run live in, while they do.
-
-    Args:
-        threads: CPU threads of this process.
-    """
-    site = Site(device=str(shared.device), pool=shared.pool, threads=threads)
+async def running(settings: Settings, shared: Parts) -> AsyncIterator[Runtime]:
+    """What the roles of a run live in, while they do."""
+    site = Site(device=str(shared.device), pool=shared.pool)
     runtime: Runtime = settings.runtime.module.start(settings.runtime.config, site)
     try:
         yield runtime

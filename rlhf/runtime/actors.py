@@ -120,9 +120,9 @@ class EngineActor(_Actor):
 class RankActor(_Actor):
     """One rank of the run's learners."""
 
-    def __init__(self, rank: int, ranks: int, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
-        self._rank, self._ranks, self._around = rank, ranks, around
+        self._rank, self._around = 0, around
         self._learners: dict[str, Learner] = {}
 
     def address(self) -> tuple[str, int]:
@@ -133,13 +133,14 @@ class RankActor(_Actor):
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def join(self, address: str, port: int) -> None:
-        """Say where the ranks meet, as torch.distributed reads it."""
+    def join(self, address: str, port: int, rank: int, ranks: int) -> None:
+        """Say who this is and where the ranks meet, as torch.distributed reads it."""
+        self._rank = rank
         os.environ |= {
             "MASTER_ADDR": address,
             "MASTER_PORT": str(port),
-            "RANK": str(self._rank),
-            "WORLD_SIZE": str(self._ranks),
+            "RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
             "LOCAL_RANK": "0",
         }
 

@@ -77,9 +77,8 @@ class RayRuntime:
         """The engines of the run; a later stage finds those of an earlier one, and gives them its weights."""
         if self._pool is None:
             self._role = replace(role, model=role.model.resolved())
-            seats = [workers[0] for workers in self._placed.of(Role.ENGINE)]
-            actors = [self._spawn(EngineActor, seat, self._role, calls=CONCURRENT_CALLS) for seat in seats]
-            self._engines = [await self._engine(actor, i) for i, actor in enumerate(actors)]
+            remotes = await self._all(EngineActor, Role.ENGINE, self._role, calls=CONCURRENT_CALLS)
+            self._engines = [self._engine(remote) for remote in remotes]
             whole = not await self._engines[0].interruptible()
             self._pool = EnginePool(
                 list(self._engines),
@@ -103,10 +102,7 @@ class RayRuntime:
     async def grader(self, role: GraderRole) -> Grader:
         """Graders with the rewards of the run."""
         if not self._graders:
-            seats = [seat for (seat,) in self._placed.of(Role.REWARD_WORKER)]
-            actors = [self._spawn(GraderActor, seat, role) for seat in seats]
-            names = [f"reward worker {seat.index}" for seat in seats]
-            self._graders = [await self._ready(actor, name) for actor, name in zip(actors, names, strict=True)]
+            self._graders = await self._all(GraderActor, Role.REWARD_WORKER, role)
         return RemoteGrader(self._graders, self._watch)
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
@@ -124,10 +120,8 @@ class RayRuntime:
             return False
         self._end_actors()
         nodes = _nodes(self._cfg)
-        wanted = (
-            self._cfg if len(nodes) >= self._cfg.nodes or self._cfg.on_lost_node == "end" else _shrunk(self._cfg, nodes)
-        )
-        self._placed = placement.place(wanted, nodes)
+        shrinks = self._cfg.on_lost_node == "shrink" and len(nodes) < self._cfg.nodes
+        self._placed = placement.place(_shrunk(self._cfg, nodes) if shrinks else self._cfg, nodes)
         self._groups = _reserve(self._placed)
         return True
 
@@ -149,8 +143,7 @@ class RayRuntime:
     def _actors(self) -> list[Remote]:
         return [*(engine.remote for engine in self._engines), *self._ranks, *self._graders]
 
-    async def _engine(self, actor: Any, index: int) -> RemoteEngine:
-        remote = await self._ready(actor, f"engine {index}")
+    def _engine(self, remote: Remote) -> RemoteEngine:
         return RemoteEngine(remote, self._watch, bucket_mib=self._cfg.sync.bucket_mib)
 
     async def _replace(self, index: int) -> EngineHandle:
@@ -165,21 +158,24 @@ class RayRuntime:
         if lost.node not in {node.name for node in _alive()}:
             raise LostError(lost.name, f"its node {lost.node[:8]} is gone")
         actor = self._spawn(EngineActor, seat, self._role, calls=CONCURRENT_CALLS)
-        self._engines[index] = engine = await self._engine(actor, index)
+        self._engines[index] = engine = self._engine(await self._ready(actor, seat))
         if self._sync is not None:
             await self._sync.catch_up(engine)
         return engine
 
     async def _spawn_ranks(self) -> list[Remote]:
-        seats = [seat for (seat,) in self._placed.of(Role.RANK)]
-        actors = [self._spawn(RankActor, seat, seat.index, len(seats)) for seat in seats]
-        ranks = [
-            await self._ready(actor, f"learner rank {seat.index}") for actor, seat in zip(actors, seats, strict=True)
-        ]
+        ranks = await self._all(RankActor, Role.RANK)
         address, port = await call(ranks[0].actor.address.remote(), self._watch, role=ranks[0].name, phase="join")
-        for rank in ranks:
-            await call(rank.actor.join.remote(address, port), self._watch, role=rank.name, phase="join")
+        for i, rank in enumerate(ranks):
+            answer = rank.actor.join.remote(address, port, i, len(ranks))
+            await call(answer, self._watch, role=rank.name, phase="join")
         return ranks
+
+    async def _all(self, kind: Callable[..., Any], role: Role, *arguments: object, calls: int = 1) -> list[Remote]:
+        """Start every member of a role; all start at once, and are ready when this returns."""
+        seats = [workers[0] for workers in self._placed.of(role)]
+        actors = [self._spawn(kind, seat, *arguments, calls=calls) for seat in seats]
+        return [await self._ready(actor, seat) for actor, seat in zip(actors, seats, strict=True)]
 
     def _spawn(self, kind: Callable[..., Any], seat: Seat, *arguments: object, calls: int = 1) -> Any:
         """Start an actor in its place; it is not ready yet."""
@@ -199,9 +195,9 @@ class RayRuntime:
         remote: Any = ray.remote(kind)
         return remote.options(**options).remote(*arguments, around)
 
-    async def _ready(self, actor: Any, name: str) -> Remote:
-        where = await call(actor.where.remote(), self._watch, role=name, phase=f"start of {name.rstrip(' 0123456789')}")
-        return Remote(actor, name, *where)
+    async def _ready(self, actor: Any, seat: Seat) -> Remote:
+        name, phase = f"{seat.role.value} {seat.index}", f"start of {seat.role.value}"
+        return Remote(actor, name, *await call(actor.where.remote(), self._watch, role=name, phase=phase))
 
     async def _report(self, missed: Missed) -> None:
         """Say who did not answer, and what every actor is doing."""

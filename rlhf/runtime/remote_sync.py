@@ -57,7 +57,6 @@ class RemoteSync:
         """
         await engine.pause()
         await self._send([engine])
-        await engine.version()
         await engine.resume()
 
     async def _send(self, engines: Sequence[EngineHandle]) -> int:

@@ -155,5 +155,3 @@ class Site:
     """Where roles in this process compute."""
     pool: WorkerPool
     """Reward workers of this process; they belong to whoever made them."""
-    threads: int
-    """CPU threads that this process was given."""

@@ -7,7 +7,6 @@ tensor that is larger than a bucket has one of its own. Checksums are taken of a
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MIB = 2**20
+from rollout.shared_bucket import MIB, checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def buckets(weights: Iterable[tuple[str, Tensor]], *, size_mib: int) -> Iterator
 
 def checksums(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
     """CRC-32 of the bytes of every tensor."""
-    return {name: zlib.crc32(_bytes(tensor).numpy().data) for name, tensor in tensors}
+    return {name: checksum(tensor) for name, tensor in tensors}
 
 
 def _packed(held: list[tuple[str, Tensor]]) -> Bucket:

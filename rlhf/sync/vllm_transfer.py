@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from rlhf.core.types import TensorMeta
-from rlhf.sync.buckets import checksums
+from rollout.shared_bucket import MIB, checksum
 
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer import TrainerWeightTransferEngine, WeightSource
     from vllm.distributed.weight_transfer.base import TrainerInitInfo
 
-MIB = 2**20
 BACKENDS = ("shm", "nccl", "ipc")
 
 
@@ -204,7 +203,7 @@ def _noted(
 ) -> Callable[[], Iterator[tuple[str, Tensor]]]:
     def noted() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in weights():
-            sums.update(checksums([(name, tensor)]))
+            sums[name] = checksum(tensor)
             yield name, tensor
 
     return noted

@@ -27,7 +27,7 @@ def model_in(folder: Path) -> ModelFolder:
 
 def test_a_learner_gives_its_weights_to_an_engine_which_then_samples_from_them(tmp_path: Path) -> None:
     model = model_in(tmp_path)
-    runtime = local.start(local.Config(), Site(device="cpu", pool=WorkerPool(), threads=1))
+    runtime = local.start(local.Config(), Site(device="cpu", pool=WorkerPool()))
     sampler = EngineRole(component=config.build_component("rollout", "transformers_engine", "engine"), model=model)
     frozen = LearnerRole(
         model=model,
@@ -56,7 +56,7 @@ def test_a_learner_gives_its_weights_to_an_engine_which_then_samples_from_them(t
 
 
 def test_a_grader_applies_the_rewards_of_its_role() -> None:
-    runtime = local.start(local.Config(), Site(device="cpu", pool=WorkerPool(), threads=1))
+    runtime = local.start(local.Config(), Site(device="cpu", pool=WorkerPool()))
     rewards = {"math": config.build_component("rewards", "math", "rewards.math")}
     answers = replace(group(None, None), rewards=())
 

@@ -16,7 +16,7 @@ from rlhf.runtime.roles import Site
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"runtime\.name: ray is not installed\n  fix: pip install 'rlhf\[cluster\]'"):
-        ray.start(ray.Config(), Site(device="cpu", pool=WorkerPool(), threads=1))
+        ray.start(ray.Config(), Site(device="cpu", pool=WorkerPool()))
 
 
 def test_its_keys_are_those_of_placement_and_its_own() -> None:

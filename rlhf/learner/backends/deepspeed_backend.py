@@ -22,7 +22,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from torch.nn import Parameter, functional
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
 from rlhf.core.types import Batch, ForwardOut, TensorMeta
-from rlhf.learner import export, optimizer, state, world
+from rlhf.learner import export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend
 from rlhf.learner.world import World
@@ -211,7 +211,7 @@ class ZeroBackend:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Backend.weights`; at stage 3 a bucket of parameters is gathered at a time."""
         self._release()
-        for bucket in _buckets(self.metadata(), self._bucket_bytes):
+        for bucket in streams.runs(self.metadata(), limit=self._bucket_bytes):
             parameters = {meta.name: self.model.get_parameter(meta.name) for meta in bucket}
             with self._gathered(list(parameters.values())):
                 yield from ((name, parameter.detach()) for name, parameter in parameters.items())
@@ -317,18 +317,6 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 def _describe(name: str, tensor: Tensor) -> TensorMeta:
     return TensorMeta(name, tensor.dtype, _shape(tensor))
-
-
-def _buckets(metas: Iterable[TensorMeta], limit: int) -> Iterator[list[TensorMeta]]:
-    """Runs of tensors of at most so many bytes, or single ones that are larger."""
-    bucket: list[TensorMeta] = []
-    for meta in metas:
-        if bucket and sum(m.num_bytes for m in bucket) + meta.num_bytes > limit:
-            yield bucket
-            bucket = []
-        bucket.append(meta)
-    if bucket:
-        yield bucket
 
 
 def _deepspeed(ranks: World) -> ModuleType:
