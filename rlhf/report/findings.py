@@ -198,6 +198,19 @@ def _mismatch(run: Run) -> Finding:
     )
 
 
+def _weighed_away(run: Run) -> Finding:
+    mean = _mean(recent(run.values("rollout_corr/rollout_is_eff_sample_size")))
+    return _above(
+        "Tokens lost to importance weights",
+        1 - mean if mean is not None else None,
+        warn=0.1,
+        bad=0.5,
+        show=".1%",
+        unit="of recent tokens, as the effective sample size has it",
+        advice="Samples are too far from the policy that learns: lower max_staleness, or see `rlhf diagnose`.",
+    )
+
+
 def _policy_shift(run: Run) -> Finding:
     return _above(
         "Clipped tokens per update",
@@ -247,6 +260,7 @@ RULES: tuple[Callable[[Run], Finding], ...] = (
     _no_answer,
     _entropy,
     _mismatch,
+    _weighed_away,
     _policy_shift,
     _gradient_spike,
     _no_signal,
