@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ class Config(transformers_engine.Config):
     """What happens, and when."""
 
     faults: list[str] = field(default_factory=list[str])
-    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of this
-    node, where it is not the first."""
+    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of a
+    node that is not the first, in step 7 or when an engine there samples next."""
 
 
 def build(cfg: Config, spec: EngineSpec) -> BreakingEngine:
@@ -34,11 +35,14 @@ def strike(faults: Sequence[str], step: int) -> None:
     for fault in faults:
         kind, _, at = fault.partition("@")
         mark = Path(f".struck-{fault}")
-        if int(at) != step or mark.exists() or (kind == "node" and _on_first_node()):
+        due = step >= int(at) and not _on_first_node() if kind == "node" else step == int(at)
+        if mark.exists() or not due:
             continue
         mark.touch()
         victim = os.getppid() if kind == "node" else os.getpid()
         os.kill(victim, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        if kind == "node":
+            time.sleep(60)  # without its Ray this process ends by itself, and its answer must not be faster
 
 
 def _on_first_node() -> bool:
