@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from rlhf.core.errors import ConfigError, LostError
+from rlhf.core.errors import LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Transfer, WeightSync
 from rlhf.runtime import placement, ray_nodes, stacks, transports
 from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings
@@ -71,7 +71,6 @@ class RayRuntime:
     async def engine(self, role: EngineRole) -> EngineHandle:
         """The engines of the run; a later stage finds those of an earlier one, and gives them its weights."""
         if self._pool is None:
-            _check_devices(role, self._cfg)
             self._role = replace(role, model=role.model.resolved())
             remotes = await self._all(EngineActor, Role.ENGINE, self._role, calls=CONCURRENT_CALLS)
             self._engines = [self._engine(remote) for remote in remotes]
@@ -240,14 +239,6 @@ class RayRuntime:
             lines.append(f"--- {remote.name} on node {remote.node[:8]}")
             lines.append(ray_nodes.on_node(remote.node, stacks.look, remote.pid))
         print("\n".join(lines), file=sys.stderr, flush=True)
-
-
-def _check_devices(role: EngineRole, cfg: Config) -> None:
-    own = getattr(role.component.config, "tensor_parallel", 1)
-    if own != cfg.tensor_parallel:
-        problem = f"{cfg.tensor_parallel} devices are reserved per engine, which spreads its model over {own}"
-        fix = "set engine.tensor_parallel and runtime.tensor_parallel to the same number"
-        raise ConfigError("runtime.tensor_parallel", problem, fix=fix)
 
 
 async def _rests(engine: RemoteEngine) -> None:

@@ -20,7 +20,6 @@ import tiny_model
 from commands import Shell, reproducible, tree, write_config
 
 from rlhf.core import config
-from rlhf.core.errors import ConfigError
 from rlhf.runtime import on_ray, ray_nodes
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import RemoteEngine
@@ -105,11 +104,3 @@ def test_an_engine_of_two_gpus_sees_both_and_ranks_share_them_or_have_others(
         assert theirs == mine, "rank i is on the i-th GPU of the engines"
     else:
         assert not set(theirs) & set(mine)
-
-
-def test_devices_that_an_engine_does_not_use_are_not_reserved(four_gpus: ModelFolder) -> None:
-    runtime = on_ray.start(Config(engines=1, tensor_parallel=2, gpus="1"))
-    role = EngineRole(component=config.build_component("rollout", "transformers_engine", "engine"), model=four_gpus)
-    with pytest.raises(ConfigError, match=r"runtime\.tensor_parallel: 2 devices are reserved per engine"):
-        asyncio.run(runtime.engine(role))
-    asyncio.run(runtime.close())
