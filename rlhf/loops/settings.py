@@ -21,7 +21,9 @@ from rlhf.core.sampling import Sampling
 from rlhf.loops import evaluate, offline
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
+from rlhf.runtime import ray
 from rlhf.tasks import mix
+from rollout import vllm_engine
 
 LOOPS = ("online", "offline", "generate")
 """Loops that a stage can run; `evaluate` is part of each and a command of its own."""
@@ -135,6 +137,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     settings = _with_task_rewards(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
+    _check_tensor_parallel(settings)
     return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
 
 
@@ -155,6 +158,16 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         if source is not None and (source >= place or stages[source].loop != "generate"):
             problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
             raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
+
+
+def _check_tensor_parallel(settings: Settings) -> None:
+    """Ray reserves the devices that an engine asks for."""
+    engine, runtime = settings.engine.config, settings.runtime.config
+    if not isinstance(engine, vllm_engine.Config) or not isinstance(runtime, ray.Config):
+        return
+    if engine.tensor_parallel != runtime.tensor_parallel:
+        problem = f"{engine.tensor_parallel} is not what runtime.tensor_parallel says, {runtime.tensor_parallel}"
+        raise ConfigError("engine.tensor_parallel", problem, fix="set both to the GPUs that an engine is to have")
 
 
 def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:

@@ -1,0 +1,22 @@
+"""Keys of a config that must fit one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.core.errors import ConfigError
+from rlhf.loops import settings
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+ON_RAY = ("runtime.name=ray", "engine.name=vllm_engine")
+
+
+def test_engine_and_runtime_agree_on_the_devices_of_an_engine() -> None:
+    split = "engine.tensor_parallel=2"
+    with pytest.raises(ConfigError, match=r"^engine\.tensor_parallel: 2 .* runtime\.tensor_parallel says, 1"):
+        settings.read(QUICKSTART, [*ON_RAY, split])
+    settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=2"])
+    settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=${engine.tensor_parallel}"])
+    settings.read(QUICKSTART, ["engine.name=vllm_engine", split])
