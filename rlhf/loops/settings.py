@@ -18,7 +18,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
-from rlhf.loops import evaluate, offline
+from rlhf.loops import evaluate, offline, online
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
 from rlhf.runtime import ray
@@ -138,6 +138,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
     _check_tensor_parallel(settings)
+    _check_turns(settings, stages)
     return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
 
 
@@ -168,6 +169,21 @@ def _check_tensor_parallel(settings: Settings) -> None:
     if engine.tensor_parallel != runtime.tensor_parallel:
         problem = f"{engine.tensor_parallel} is not what runtime.tensor_parallel says, {runtime.tensor_parallel}"
         raise ConfigError("engine.tensor_parallel", problem, fix="set both to the GPUs that an engine is to have")
+
+
+def _check_turns(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """Engines that sleep while the learner trains cannot sample meanwhile."""
+    runtime = settings.runtime.config
+    if not isinstance(runtime, ray.Config) or not runtime.colocate:
+        return
+    for stage in stages:
+        if isinstance(stage.config, online.Config) and stage.config.max_staleness:
+            problem = (
+                f"with runtime.colocate engines sleep while the learner trains, so that no rollouts can run"
+                f" {stage.config.max_staleness} steps ahead"
+            )
+            fix = f"set {stage.name}.max_staleness=0, or runtime.colocate=false to give engines devices of their own"
+            raise ConfigError(f"{stage.name}.max_staleness", problem, fix=fix)
 
 
 def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:

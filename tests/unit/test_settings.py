@@ -20,3 +20,14 @@ def test_engine_and_runtime_agree_on_the_devices_of_an_engine() -> None:
     settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=2"])
     settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=${engine.tensor_parallel}"])
     settings.read(QUICKSTART, ["engine.name=vllm_engine", split])
+
+
+def test_engines_that_share_devices_with_the_learner_cannot_sample_while_it_trains() -> None:
+    ahead, shared = "rl.max_staleness=1", "runtime.colocate=true"
+    with pytest.raises(ConfigError, match=r"^rl\.max_staleness: with runtime\.colocate") as caught:
+        settings.read(QUICKSTART, [*ON_RAY, ahead, shared])
+    assert "rl.max_staleness=0" in caught.value.fix and "runtime.colocate=false" in caught.value.fix
+    settings.read(QUICKSTART, [*ON_RAY, ahead])
+    settings.read(QUICKSTART, [*ON_RAY, shared])
+    settings.read(QUICKSTART, [*ON_RAY, shared, ahead, "stages=[sft]"])
+    settings.read(QUICKSTART, [ahead])
