@@ -176,7 +176,7 @@ def holdings(placed: Placement, demand: Demand, there: Memory) -> list[Holding]:
 
 def _there(cfg: ray.Config, placed: Placement) -> Memory:
     """What this machine has, where the run is to be on it, and what the config says of others."""
-    here = cfg.address is None and cfg.nodes == 1
+    here = cfg.address is None and cfg.nodes == 1 and cfg.node_gpus in (None, torch.cuda.device_count())
     device = None
     if cfg.device_memory_gib is not None:
         device = int(cfg.device_memory_gib * GIB)

@@ -217,6 +217,8 @@ def test_a_ray_that_a_run_starts_has_the_cores_that_it_asks_for_and_this_machine
     placed, demand, there = planned("runtime.gpus='0'", "runtime.reward_workers=500")
     assert len(placed.of(Role.REWARD_WORKER)) == 500
     assert there.host is not None and there.host > GIB
+    _, _, there = planned("runtime.node_gpus=77")
+    assert there.host is None
     assert (demand.room.fits, demand.room.asked) == (512, 512)
 
 
