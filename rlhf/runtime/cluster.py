@@ -62,10 +62,10 @@ class Request:
     """For `rlhf plan` away from the cluster: memory of a GPU, in GiB; null takes that of a GPU of this machine."""
 
     def __post_init__(self) -> None:
-        counts = ("learner_ranks", "engines", "tensor_parallel", "nodes", "cpus_per_rank", "cpus_per_engine")
-        for name, least in {**dict.fromkeys(counts, 1), "reward_workers": 0}.items():
-            if vars(self)[name] < least:
-                raise ConfigError(name, f"{vars(self)[name]} is too few", fix=f"use {least} or more")
+        roles = ("learner_ranks", "engines", "tensor_parallel", "reward_workers")
+        for name in (*roles, "nodes", "cpus_per_rank", "cpus_per_engine"):
+            if vars(self)[name] < 1:
+                raise ConfigError(name, f"{vars(self)[name]} is too few", fix="use 1 or more")
         for name, least in (("node_cpus", 1), ("node_gpus", 0), ("device_memory_gib", 1)):
             if vars(self)[name] is not None and vars(self)[name] < least:
                 raise ConfigError(name, f"{vars(self)[name]} is too few", fix=f"use {least} or more, or null")

@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass, field
 
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.runtime import watchdog
+from rlhf.runtime import transports, watchdog
 from rlhf.runtime.cluster import Request
 from rlhf.runtime.roles import Runtime, Site
 
@@ -30,8 +30,14 @@ class SyncConfig:
     """Bytes that travel at once, in MiB: the extra memory of a sync."""
     verify: bool = False
     """Compare a checksum of every tensor on both sides."""
+    transport: str = transports.AUTO
+    """auto: as the engine takes weights by itself (`engine.weight_transfer`) where that works, else through the object
+    store of Ray; object_store: that in any case; weight_transfer: the engine's own, or an error that says why not."""
 
     def __post_init__(self) -> None:
+        if self.transport not in transports.CHOICES:
+            fix = did_you_mean(self.transport, transports.CHOICES)
+            raise ConfigError("transport", f"'{self.transport}' is not offered", fix=fix)
         if self.bucket_mib < 1:
             raise ConfigError("bucket_mib", f"{self.bucket_mib} holds no weight", fix="use 1 or more")
 

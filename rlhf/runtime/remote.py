@@ -7,7 +7,7 @@ deadline; an actor's own errors arrive as what they were, and the end of an acto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts
+from rlhf.core.protocols import Counts, Transfer
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
 from rlhf.learner.ranks import RankGroup
-from rlhf.runtime.actors import Sent
 from rlhf.runtime.roles import LearnerRole
+from rlhf.runtime.sending import Order, Sent
 from rlhf.runtime.watchdog import Watchdog
 from rlhf.sync.buckets import buckets
 
@@ -36,6 +36,8 @@ class Remote:
 
     actor: ActorHandle[Any]
     name: str
+    index: int
+    """Of its role."""
     node: str
     """Ray's id of its node."""
     pid: int
@@ -57,13 +59,15 @@ async def call(answer: Awaitable[T], watch: Watchdog, *, role: str, phase: str, 
 
 
 class RemoteEngine:
-    """Implements `EngineHandle`."""
+    """Implements `EngineHandle`. An engine that was put to sleep wakes by itself, for samples or for weights."""
 
     def __init__(self, remote: Remote, watch: Watchdog, *, bucket_mib: int) -> None:
         self.remote, self._watch, self._bucket_mib = remote, watch, bucket_mib
+        self._asleep = False
 
     async def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
+        await self._wake()
         return await self._call(self.remote.actor.generate.remote(requests, sampling), "gen")
 
     async def load_weights(self, version: int, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -73,6 +77,7 @@ class RemoteEngine:
 
     async def pause(self) -> None:
         """See `Engine.pause`."""
+        await self._wake()
         await self._call(self.remote.actor.pause.remote(), "pause")
 
     async def resume(self) -> None:
@@ -83,17 +88,25 @@ class RemoteEngine:
         """See `Engine.interruptible`."""
         return await self._call(self.remote.actor.interruptible.remote(), "look")
 
+    async def transfer(self) -> Transfer | None:
+        """See `Receiver.transfer`."""
+        return await self._call(self.remote.actor.transfer.remote(), "look")
+
     async def version(self) -> int:
         """See `Engine.version`."""
         return await self._call(self.remote.actor.version.remote(), "version")
 
     async def sleep(self) -> None:
-        """See `Engine.sleep`."""
-        await self._call(self.remote.actor.sleep.remote(), "sleep")
+        """See `Engine.sleep`. Whoever puts it to sleep sees that it has nothing to do."""
+        if not self._asleep:
+            await self._call(self.remote.actor.sleep.remote(), "sleep")
+            self._asleep = True
 
-    async def wake(self) -> None:
-        """See `Engine.wake`."""
-        await self._call(self.remote.actor.wake.remote(), "wake")
+    async def _wake(self) -> None:
+        """Every call that needs it asks by itself, and goes on when it has been answered: waking is idempotent."""
+        if self._asleep:
+            await self._call(self.remote.actor.wake.remote(), "wake")
+            self._asleep = False
 
     async def _call(self, answer: Awaitable[T], phase: str) -> T:
         return await call(answer, self._watch, role=self.remote.name, phase=phase)
@@ -132,12 +145,11 @@ class RemoteRank:
         """Never called: weights go from the ranks to the engines, not through the driver."""
         raise AssertionError("a remote learner's weights are sent, not fetched")
 
-    async def send(self, engines: Sequence[RemoteEngine], *, bucket_mib: int, verify: bool) -> Sent:
+    async def send(self, order: Order) -> Sent:
         """Take part in a weight sync; what came of it is known to the first rank."""
-        actors = [engine.remote.actor for engine in engines]
-        limit = self._watch.deadline("bucket")
-        answer = self.remote.actor.send.remote(self.name, actors, bucket_mib, verify, limit)
-        return await self._call(answer, "sync")
+        # A rank that waits for an engine answers before it is taken for lost itself.
+        limit = self._watch.deadline("sync") / 2
+        return await self._call(self.remote.actor.send.remote(self.name, order, limit), "sync")
 
     async def save(self, folder: Path) -> None:
         """See `Learner.save`."""
@@ -160,31 +172,69 @@ class RemoteRank:
 
 
 class RemoteLearner(RankGroup):
-    """The ranks of a learner, which also send its weights."""
+    """The ranks of a learner, which also send its weights.
 
-    def __init__(self, members: Sequence[RemoteRank]) -> None:
+    Args:
+        first: done before it computes: engines that share its devices go to sleep.
+    """
+
+    def __init__(self, members: Sequence[RemoteRank], *, first: Callable[[], Awaitable[None]]) -> None:
         super().__init__(members)
-        self.members = members
+        self.members, self._first = members, first
+
+    async def forward_backward(self, batches: Sequence[Batch], *, counts: Counts) -> dict[str, Metric]:
+        """See `Learner.forward_backward`."""
+        await self._first()
+        return await super().forward_backward(batches, counts=counts)
+
+    async def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.logprobs`."""
+        await self._first()
+        return await super().logprobs(batches)
 
 
 class RemoteGrader:
-    """Implements `Grader` over several workers: groups are dealt out evenly."""
+    """Implements `Grader` over several workers: groups are dealt out evenly, and a lost worker's go to another one.
 
-    def __init__(self, workers: Sequence[Remote], watch: Watchdog) -> None:
-        self._workers, self._watch = workers, watch
+    Args:
+        replace: starts a worker in the place of a lost one.
+        attempts: workers that may be lost under the same groups before these are given up.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Remote],
+        watch: Watchdog,
+        *,
+        replace: Callable[[int], Awaitable[Remote]],
+        attempts: int = 3,
+    ) -> None:
+        self._workers, self._watch, self._replace, self._attempts = list(workers), watch, replace, attempts
 
     async def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """See `Grader.grade`."""
+        """See `Grader.grade`.
+
+        Raises:
+            LostError: several workers were lost under the same groups.
+        """
         count = len(self._workers)
         shares = [groups[i::count] for i in range(count)]
-        parts = await asyncio.gather(
-            *(
-                call(worker.actor.grade.remote(share), self._watch, role=worker.name, phase="reward")
-                for worker, share in zip(self._workers, shares, strict=True)
-                if share
-            )
-        )
+        parts = await asyncio.gather(*(self._graded(i, share) for i, share in enumerate(shares)))
         out: dict[int, Group] = {}
         for i, part in enumerate(parts):
             out |= dict(zip(range(i, len(groups), count), part, strict=True))
         return [out[i] for i in range(len(groups))]
+
+    async def _graded(self, index: int, share: Sequence[Group]) -> list[Group]:
+        lost = None
+        for _ in range(self._attempts if share else 0):
+            worker = self._workers[index]
+            try:
+                return await call(worker.actor.grade.remote(share), self._watch, role=worker.name, phase="reward")
+            except LostError as error:
+                lost = error
+                if self._workers[index] is worker:  # else another call has replaced it
+                    self._workers[index] = await self._replace(index)
+        if lost is not None:
+            raise lost
+        return []

@@ -1,8 +1,7 @@
-"""Weight sync between the processes of a cluster, through Ray's object store.
+"""Weight sync between the processes of a cluster: what the driver does of it.
 
-The first rank packs a bucket, every engine reads it from shared memory (other nodes get one copy each), and the next
-one follows when all have it: peak extra memory is one bucket. Works with every engine. Each sync ends with a look at
-the version that every engine says it has.
+The ranks of the learner are told where the weights go and do the rest (`rlhf.runtime.sending`). Each sync ends with a
+look at the version that every engine says it has.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from collections.abc import Sequence
 
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import EngineHandle
+from rlhf.runtime.ray import SyncConfig
 from rlhf.runtime.remote import RemoteEngine, RemoteLearner
+from rlhf.runtime.sending import Order
 from rollout.pool import EnginePool
 
 
@@ -20,13 +21,15 @@ class RemoteSync:
     """Implements `WeightSync` between the ranks of a learner and a pool of engines.
 
     Args:
-        bucket_mib: bytes that travel at once, in MiB.
-        verify: compare checksums of every tensor.
+        transport: see `transports.choose`.
+        workers: processes of one engine.
     """
 
-    def __init__(self, learner: RemoteLearner, pool: EnginePool, *, bucket_mib: int, verify: bool) -> None:
-        self._learner, self._pool = learner, pool
-        self._bucket_mib, self._verify = bucket_mib, verify
+    def __init__(
+        self, learner: RemoteLearner, pool: EnginePool, cfg: SyncConfig, *, transport: str, workers: int
+    ) -> None:
+        self._learner, self._pool, self._cfg = learner, pool, cfg
+        self._transport, self._workers = transport, workers
         self._pushed: int | None = None
 
     async def push(self, version: int) -> None:
@@ -62,10 +65,15 @@ class RemoteSync:
     async def _send(self, engines: Sequence[EngineHandle]) -> int:
         """Send to engines, and see that those which answer have arrived at the same version. Returns it."""
         there = [engine for engine in engines if isinstance(engine, RemoteEngine)]
-        parts = (
-            member.send(there, bucket_mib=self._bucket_mib, verify=self._verify) for member in self._learner.members
+        order = Order(
+            transport=self._transport,
+            engines=tuple(engine.remote.actor for engine in there),
+            processes=tuple((engine.remote.node, engine.remote.pid) for engine in there),
+            workers=(self._workers,) * len(there),
+            bucket_mib=self._cfg.bucket_mib,
+            verify=self._cfg.verify,
         )
-        first, *_ = await asyncio.gather(*parts)
+        first, *_ = await asyncio.gather(*(member.send(order) for member in self._learner.members))
         for place, engine in enumerate(there):
             if place in first.lost:
                 continue

@@ -1,7 +1,8 @@
 """Weights to vLLM engines through vLLM's own weight transfer: the learner's side.
 
-Every rank of a learner holds a sender and calls it at the same time, because gathering the weights takes all ranks; the
-first one sends. The engines are reached through a client, which a runtime makes from its handles.
+All ranks of a learner go through their weights at the same time, because gathering them takes all; the first one sends,
+and with `ipc` every one its own. The engines are reached through a client, which a runtime makes from its handles: each
+of its methods calls that of every engine and waits for all.
 
     shm     shared memory: learner and engines on one machine, CPU or GPU (`rollout.shm_transfer`)
     nccl    broadcast between GPUs, on one machine or many
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from rlhf.core.protocols import TransferEnd
 from rlhf.core.types import TensorMeta
 from rollout.shared_bucket import MIB, checksum
 
@@ -26,22 +28,6 @@ if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import TrainerInitInfo
 
 BACKENDS = ("shm", "nccl", "ipc")
-
-
-class Client(Protocol):
-    """The engines, all of them at once: each method calls that of `VllmEngine` on every one and waits for all.
-
-    Methods are called from two threads, never at the same time but for `nccl`, where the first rank broadcasts while
-    `update_weights` runs. Several engines take consecutive ranks of NCCL's group: see `rank_offset`.
-    """
-
-    def init_weight_transfer_engine(self, info: Mapping[str, Any]) -> None: ...
-
-    def start_weight_update(self, *, verify: bool) -> None: ...
-
-    def update_weights(self, info: Mapping[str, Any]) -> None: ...
-
-    def finish_weight_update(self, version: int, *, checksums: Mapping[str, int] | None) -> None: ...
 
 
 class Source(Protocol):
@@ -87,14 +73,16 @@ class Sender:
 
     Args:
         rank: of this process among those of the learner.
-        client: used by the first rank; the others never call it.
+        client: used by the first rank; the others never call it. It is called from two threads, never at the same time
+            but for `nccl`, where the first rank broadcasts while `update_weights` runs. Engines take consecutive ranks
+            of NCCL's group: see `rank_offset`.
         source: this rank's weights.
 
     Raises:
         RuntimeError: an engine cannot be met.
     """
 
-    def __init__(self, settings: Settings, *, rank: int, client: Client, source: Source) -> None:
+    def __init__(self, settings: Settings, *, rank: int, client: TransferEnd, source: Source) -> None:
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 
         from rollout import shm_transfer
@@ -126,11 +114,16 @@ class Sender:
         self._engine.shutdown()
 
 
+def takes_part(backend: str, *, rank: int) -> bool:
+    """Whether a rank of a learner needs a sender; the others only go through their weights."""
+    return rank == 0 or backend == "ipc"
+
+
 def rank_offset(info: Mapping[str, Any], *, workers_before: int) -> dict[str, Any]:
     """What one of several engines is told to meet a learner.
 
     Args:
-        info: what `Client.init_weight_transfer_engine` got, which is for the first engine.
+        info: what `TransferEnd.init_weight_transfer_engine` got, which is for the first engine.
         workers_before: of the engines before it; only NCCL's group counts them.
     """
     return dict(info) | ({"rank_offset": info["rank_offset"] + workers_before} if "rank_offset" in info else {})
@@ -139,7 +132,7 @@ def rank_offset(info: Mapping[str, Any], *, workers_before: int) -> dict[str, An
 class _Versioned:
     """vLLM's client, over ours: adds to the end of an update what vLLM does not know of."""
 
-    def __init__(self, client: Client, sums: dict[str, int] | None) -> None:
+    def __init__(self, client: TransferEnd, sums: dict[str, int] | None) -> None:
         self._client, self._sums = client, sums
         self.version = -1
 

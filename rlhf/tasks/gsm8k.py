@@ -18,7 +18,6 @@ from rlhf.tasks.common import DatasetConfig, Problem, PromptSets, ReadRows, Row
 DESCRIPTION = "grade-school word problems (GSM8K), from the hub or a local file"
 REWARDS: dict[str, dict[str, Any]] = {"math": {"integer_gold_needs_literal": True}}
 """Default reward slots. Answers are numbers; a formula that still has to be worked out is none."""
-"""Default reward slots."""
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 

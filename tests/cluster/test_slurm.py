@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from slurm_rack import LAUNCHER, REPOSITORY, Job, Rack, until, why_not
+from slurm_rack import LAUNCHER, REPOSITORY, SMALL, Job, Rack, until, why_not
 
 REASON = why_not()
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(REASON is not None, reason=f"a Slurm of our own {REASON}")]
@@ -122,25 +122,28 @@ def test_a_job_that_reaches_nothing_is_not_requeued_for_ever(rack: Rack) -> None
 
 
 def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
-    """`rlhf train` itself, with a reward worker, which gets every signal of its job too."""
+    """`rlhf train` itself, over both nodes, with a reward worker, which gets every signal of its job too."""
     content = yaml.safe_load((REPOSITORY / "tests" / "integration" / "tiny.yaml").read_text())
     content["rewards"]["digits"]["isolate"] = True
     content["checkpoints"]["every"] = 1000
     content["sft"] |= {"steps": 80, "evaluate_every": 8}
+    content["runtime"] = {"nodes": 2, "learner_ranks": 2, "gpus": "0"}
+    for stage in ("sft", "rl"):
+        content[stage]["learner"]["backend"] = {"name": "deepspeed_backend", "zero_stage": 1}
     (rack.work / "train.yaml").write_text(yaml.safe_dump(content))
-    driver = rack.work / "train.sh"
-    driver.write_text(TRAIN_WITHOUT_RAY)
     run = rack.work / "runs" / "tiny"
-    job = rack.submit("seed=5", config="train.yaml", env={"RLHF_DRIVER": f"bash {driver}"})
-    until(lambda: len(steps_of(run)) > 10 or job.is_over(), "the run is on its way", seconds=120)
+    env = {"RLHF_DRIVER": "", "RLHF_RAY_ARGS": SMALL.replace("--num-cpus=1", "--num-cpus=2")}
+    job = rack.submit("seed=5", config="train.yaml", options=BOTH, env=env)
+    until(lambda: len(steps_of(run)) > 10 or job.is_over(), "the run is on its way", seconds=180)
     job.signal(signal.SIGUSR1)
-    assert job.ended(seconds=180) == "COMPLETED 0:0 restarts 1", job.output
+    assert job.ended(seconds=240) == "COMPLETED 0:0 restarts 1", job.output
     [stopped] = [line for line in job.output.splitlines() if line.startswith("interrupted by SIGUSR1")]
     assert 10 < int(stopped.rpartition(" ")[2]) < 80
     assert steps_of(run) == list(range(1, 88))
     assert (run / "summary.json").exists()
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert all(sample["value"] is not None for sample in samples), "no worker was lost"
+    assert rack.leftovers(1, 2) == []
 
 
 def test_a_shell_of_salloc_is_told_where_it_is(rack: Rack) -> None:
@@ -158,15 +161,6 @@ def test_a_job_goes_on_after_its_time_limit(short_job: Job, rack: Rack) -> None:
     assert f"DRIVER is done after step {starts[1] + 3}" in short_job.output
     assert not (short_job.log.parent / f"{short_job.number}.failures").exists(), "it has reached something"
     assert rack.leftovers(3) == []
-
-
-TRAIN_WITHOUT_RAY = """
-for word; do
-  case "$word" in runtime.*) ;; *) set -- "$@" "$word" ;; esac
-  shift
-done
-exec "$RLHF_VENV/bin/rlhf" train "$@"
-"""
 
 
 def steps_of(run: Path) -> list[int]:

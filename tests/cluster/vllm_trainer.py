@@ -135,7 +135,7 @@ class _Source:
 
 
 class _Pipe:
-    """Implements `Client`."""
+    """Implements `TransferEnd`."""
 
     def __init__(self, calls: Connection, fault: str) -> None:
         self._calls, self._fault, self._updates = calls, fault, 0

@@ -152,3 +152,11 @@ def test_no_component_brings_a_cluster_package_with_it() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
+
+
+def test_the_engine_s_file_needs_no_vllm() -> None:
+    code = (
+        "import sys\nfrom rollout import vllm_engine\nfrom rlhf.sync import vllm_transfer\nprint('vllm' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False"]

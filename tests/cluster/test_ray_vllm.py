@@ -1,0 +1,63 @@
+"""The whole stack at once: Ray, a vLLM engine, two ZeRO ranks, weights through vLLM's own transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra `cluster`")
+pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
+pytest.importorskip("vllm", reason="vLLM is not installed")
+
+from commands import Shell, rows, tree, write_config
+
+pytestmark = pytest.mark.cluster
+HERE = Path(__file__).parent
+RUNTIME = {"name": "ray", "learner_ranks": 2, "object_store_mib": 100, "sync": {"verify": True, "bucket_mib": 1}}
+EXACT = 1e-4
+"""How far log-probs of sampler and trainer may be apart right after a sync, in float32."""
+
+
+def content(*, zero_stage: int, **rl: Any) -> dict[str, Any]:
+    made = tree()
+    made |= {"engine": {"name": "vllm_engine", "kv_cache_gib": 0.1, "max_num_seqs": 32}, "runtime": RUNTIME}
+    for stage in ("sft", "rl"):
+        made[stage]["learner"]["backend"] = {"name": "deepspeed_backend", "zero_stage": zero_stage}
+    made["rl"] |= rl
+    return made
+
+
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    with Shell(also=[HERE]) as started:
+        yield started
+
+
+def test_sampler_and_trainer_agree_after_every_sync(shell: Shell, tmp_path: Path) -> None:
+    done = shell.run("train", write_config(tmp_path, content(zero_stage=3)), cwd=tmp_path).ok()
+    assert "weights go from 2 ranks to 1 engines by shm" in done.stdout
+    steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
+    assert len(steps) == 7 and all(row["timing_s/sync"] > 0 for row in steps)
+    assert max(row["training/rollout_logprobs_diff_max"] for row in steps) < EXACT
+
+
+def test_rollouts_run_ahead_and_are_weighed(shell: Shell, tmp_path: Path) -> None:
+    path = write_config(tmp_path, content(zero_stage=1, max_staleness=2))
+    shell.run("train", path, cwd=tmp_path).ok()
+    steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
+    assert len(steps) == 7 and 0 < max(row["staleness/max"] for row in steps) <= 2 * 2
+    trained = [row["id"] for row in rows(tmp_path / "runs" / "tiny" / "samples.jsonl")]
+    assert len(set(trained)) == len(trained), "no sample twice"
+
+
+def test_a_lost_engine_gets_the_weights_of_now(shell: Shell, tmp_path: Path) -> None:
+    made = content(zero_stage=2)
+    made["engine"] |= {"name": "faults.mortal_vllm", "faults": ["kill@8"]}
+    done = shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
+    assert done.stdout.count("engine 0 was lost: starting another one in its place") == 1, done.stdout
+    steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
+    assert len(steps) == 7
+    assert max(row["training/rollout_logprobs_diff_max"] for row in steps) < EXACT
