@@ -23,7 +23,6 @@ from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
 from rlhf.runtime import ray
 from rlhf.tasks import mix
-from rollout import vllm_engine
 
 LOOPS = ("online", "offline", "generate")
 """Loops that a stage can run; `evaluate` is part of each and a command of its own."""
@@ -163,12 +162,12 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
 
 def _check_tensor_parallel(settings: Settings) -> None:
     """Ray reserves the devices that an engine asks for."""
-    engine, runtime = settings.engine.config, settings.runtime.config
-    if not isinstance(engine, vllm_engine.Config) or not isinstance(runtime, ray.Config):
-        return
-    if engine.tensor_parallel != runtime.tensor_parallel:
-        problem = f"{engine.tensor_parallel} is not what runtime.tensor_parallel says, {runtime.tensor_parallel}"
-        raise ConfigError("engine.tensor_parallel", problem, fix="set both to the GPUs that an engine is to have")
+    runtime = settings.runtime.config
+    own = vars(settings.engine.config).get("tensor_parallel", 1)
+    if isinstance(runtime, ray.Config) and own != runtime.tensor_parallel:
+        problem = f"{runtime.tensor_parallel} devices are reserved per engine, which spreads its model over {own}"
+        fix = "set engine.tensor_parallel and runtime.tensor_parallel to the same number"
+        raise ConfigError("runtime.tensor_parallel", problem, fix=fix)
 
 
 def _check_turns(settings: Settings, stages: Sequence[StageSettings]) -> None:

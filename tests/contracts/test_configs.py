@@ -40,11 +40,11 @@ QWEN: dict[str, dict[str, Any]] = {
     },
     "Qwen/Qwen2.5-7B-Instruct": WIDE
     | {"hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28, "num_attention_heads": 28},
-    "Qwen/Qwen2.5-14B-Instruct": WIDE
+    "Qwen/Qwen2.5-32B-Instruct": WIDE
     | {
         "hidden_size": 5120,
-        "intermediate_size": 13_824,
-        "num_hidden_layers": 48,
+        "intermediate_size": 27_648,
+        "num_hidden_layers": 64,
         "num_attention_heads": 40,
         "num_key_value_heads": 8,
     },

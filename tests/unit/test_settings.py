@@ -15,8 +15,10 @@ ON_RAY = ("runtime.name=ray", "engine.name=vllm_engine")
 
 def test_engine_and_runtime_agree_on_the_devices_of_an_engine() -> None:
     split = "engine.tensor_parallel=2"
-    with pytest.raises(ConfigError, match=r"^engine\.tensor_parallel: 2 .* runtime\.tensor_parallel says, 1"):
+    with pytest.raises(ConfigError, match=r"^runtime\.tensor_parallel: 1 devices .* over 2\n.*engine\.tensor_parallel"):
         settings.read(QUICKSTART, [*ON_RAY, split])
+    with pytest.raises(ConfigError, match=r"^runtime\.tensor_parallel: 2 devices .* over 1\n"):
+        settings.read(QUICKSTART, ["runtime.name=ray", "runtime.tensor_parallel=2"])
     settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=2"])
     settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=${engine.tensor_parallel}"])
     settings.read(QUICKSTART, ["engine.name=vllm_engine", split])
