@@ -107,6 +107,8 @@ def _arguments(cfg: Config, spec: EngineSpec, *, on_cpu: bool) -> dict[str, Any]
     }
     if on_cpu:
         arguments["block_size"] = CPU_BLOCK
+        # After a part of a prompt vLLM takes back what the sample's own generator drew, which those of CPUs cannot do.
+        arguments["enable_chunked_prefill"] = False
     else:
         arguments["gpu_memory_utilization"] = cfg.gpu_memory_utilization
     return arguments

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rewards import rubric
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
-from rlhf.loops import offline, online, plan_cluster, plan_memory, setup
+from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, setup
 from rlhf.loops.evaluate import by_task
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
@@ -73,8 +73,11 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
             placed, demand, there = plan_cluster.of(experiment, settings.runtime.config, shape, lengths)
             plan_cluster.show(console, placed, demand, there)
         else:
-            holding = _one_device(experiment, shape, lengths, shared.device)
+            holding, room = _one_device(experiment, shape, lengths, shared.device)
+            for remark in plan_engine.remarks(room):
+                console.print(remark, highlight=False)
             plan_memory.show(console, holding)
+            plan_engine.check(room)
             console.print(plan_memory.verdict(holding), highlight=False)
 
 
@@ -119,6 +122,7 @@ def model_shape(folder: Path, *, dtype: str = "auto", trust_remote_code: bool) -
         vocabulary=text.vocab_size,
         gated=any(".gate_proj." in name or ".gate_up_proj" in name for name in names),
         head_norms=any(name.endswith("q_norm.weight") for name in names),
+        positions=told.get("max_position_embeddings") or told.get("n_positions"),
         bytes_per_value=(next(model.parameters()).dtype if isinstance(chosen, str) else chosen).itemsize,
     )
 
@@ -152,10 +156,13 @@ def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:
     )
 
 
-def _one_device(experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device) -> Holding:
+def _one_device(
+    experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device
+) -> tuple[Holding, plan_engine.Room]:
     """Everything in this process, in the stage that needs most."""
-    settings = experiment.settings
-    sampling = plan_memory.sampling(experiment.stages, settings, shape, lengths)
+    settings, capacity = experiment.settings, plan_memory.device_memory(device)
+    place = plan_engine.Place(device=device.type, memory=capacity)
+    sampling = plan_engine.sampling(experiment.stages, settings, shape, lengths, place=place)
     engine = memory.owned("engine", memory.engine(shape, sampling))
 
     def parts(stage: StageSettings) -> list[memory.Part]:
@@ -163,9 +170,7 @@ def _one_device(experiment: Experiment, shape: Shape, lengths: Lengths, device: 
 
     fullest = max(experiment.stages, key=lambda stage: memory.peak(parts(stage))[1])
     stages = f", in its fullest stage ({fullest.name})" if len(experiment.stages) > 1 else ""
-    return Holding(
-        title=f"one device holds everything{stages}",
-        parts=parts(fullest),
-        capacity=plan_memory.device_memory(device),
-        where=str(device),
+    holding = Holding(
+        title=f"one device holds everything{stages}", parts=parts(fullest), capacity=capacity, where=str(device)
     )
+    return holding, plan_engine.room(shape, sampling)

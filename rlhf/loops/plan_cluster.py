@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.core.errors import ConfigError
-from rlhf.loops import plan_memory
+from rlhf.loops import plan_engine, plan_memory
+from rlhf.loops.plan_engine import Place, Room
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.runtime import memory, placement, ray
@@ -35,8 +35,8 @@ class Demand:
     rank: Sequence[Part]
     engine: Sequence[Part]
     """Of one worker of an engine."""
-    sequences: tuple[int, int]
-    """That an engine has room for at once, and that it takes."""
+    room: Room
+    """Of a whole engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,7 @@ def of(experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths) 
         ConfigError: the roles do not fit the nodes.
     """
     placed = placement.place(cfg, expected_nodes(cfg))
+    there = _there(cfg, placed)
     settings, device = experiment.settings, "cuda" if placed.on_gpus else "cpu"
     bucket = memory.sync_bucket(min(cfg.sync.bucket_mib * 2**20, shape.parameters * shape.bytes_per_value))
 
@@ -64,15 +65,14 @@ def of(experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths) 
         return [*parts, *memory.owned("learner", [bucket])]
 
     fullest = max(experiment.stages, key=lambda stage: memory.peak(rank(stage))[1])
-    sampling = plan_memory.sampling(experiment.stages, settings, shape, lengths, engines=cfg.engines)
-    workers = cfg.tensor_parallel if placed.on_gpus else 1
-    sampling = replace(sampling, tensor_parallel=workers, sleeps=cfg.colocate and not sampling.embedded)
+    place = Place(device=device, memory=there.device, shared=cfg.colocate)
+    sampling = plan_engine.sampling(experiment.stages, settings, shape, lengths, place=place, engines=cfg.engines)
     demand = Demand(
         rank=rank(fullest),
         engine=memory.owned("engine", [*memory.engine(shape, sampling), bucket]),
-        sequences=(memory.concurrency(shape, sampling), sampling.sequences),
+        room=plan_engine.room(shape, sampling),
     )
-    return placed, demand, _there(cfg, placed)
+    return placed, demand, there
 
 
 def expected_nodes(cfg: ray.Config) -> list[Node]:
@@ -98,10 +98,7 @@ def show(console: Console, placed: Placement, demand: Demand, there: Memory) -> 
     kinds = holdings(placed, demand, there)
     for holding in kinds:
         plan_memory.show(console, holding)
-    room, _ = demand.sequences
-    if not room:
-        fix = "give the engine more memory, raise runtime.tensor_parallel, or lower sampling.max_tokens"
-        raise ConfigError("engine", "its weights leave no room for the keys and values of one sequence", fix=fix)
+    plan_engine.check(demand.room)
     for holding in kinds:
         console.print(plan_memory.verdict(holding), highlight=False)
 
@@ -148,9 +145,7 @@ def remarks(placed: Placement, demand: Demand) -> Iterator[str]:
     straddling = [engine for engine in placed.of(Role.ENGINE) if len({seat.node for seat in engine}) > 1]
     if straddling:
         yield f"note: {_count(len(straddling), 'engine')} on several nodes each, which is slow between them"
-    room, asked = demand.sequences
-    if 0 < room < asked:
-        yield f"note: an engine has room for {room} of {asked} sequences at once, if each is as long as it may be"
+    yield from plan_engine.remarks(demand.room)
 
 
 def holdings(placed: Placement, demand: Demand, there: Memory) -> list[Holding]:
@@ -181,7 +176,7 @@ def holdings(placed: Placement, demand: Demand, there: Memory) -> list[Holding]:
 
 def _there(cfg: ray.Config, placed: Placement) -> Memory:
     """What this machine has, where the run is to be on it, and what the config says of others."""
-    here = cfg.address is None and cfg.nodes == 1
+    here = cfg.address is None and cfg.nodes == 1 and cfg.node_gpus in (None, torch.cuda.device_count())
     device = None
     if cfg.device_memory_gib is not None:
         device = int(cfg.device_memory_gib * GIB)

@@ -7,7 +7,7 @@ What a framework reserves for itself (the CUDA context, the allocator's slack, t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -122,22 +122,6 @@ def rank(
     if isinstance(cfg, online.Config) and cfg.needs_reference:
         parts += memory.owned("reference", memory.frozen(shape, each, zero))
     return parts
-
-
-def sampling(
-    stages: Iterable[StageSettings], settings: Settings, shape: Shape, lengths: Lengths, *, engines: int = 1
-) -> memory.Sampling:
-    """What one of several embedded engines is asked for; one without `max_batch` plays back and holds nothing."""
-    asked = [settings.evaluation.prompts * settings.evaluation.samples]
-    for stage in stages:
-        if not isinstance(stage.config, offline.Config):
-            asked.append(stage.config.prompts_per_step * stage.config.samples_per_prompt)
-    return memory.Sampling(
-        bytes_per_value=shape.bytes_per_value,
-        sequences=min(vars(settings.engine.config).get("max_batch", 0), -(-max(asked) // engines)),
-        tokens=lengths.prompt_max + settings.sampling.max_tokens,
-        embedded=True,
-    )
 
 
 def show(console: Console, holding: Holding) -> None:

@@ -18,9 +18,10 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
-from rlhf.loops import evaluate, offline
+from rlhf.loops import evaluate, offline, online
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
+from rlhf.runtime import ray
 from rlhf.tasks import mix
 
 LOOPS = ("online", "offline", "generate")
@@ -135,6 +136,8 @@ def parse(loaded: config.Loaded) -> Experiment:
     settings = _with_task_rewards(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
+    _check_tensor_parallel(settings)
+    _check_turns(settings, stages)
     return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
 
 
@@ -155,6 +158,31 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         if source is not None and (source >= place or stages[source].loop != "generate"):
             problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
             raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
+
+
+def _check_tensor_parallel(settings: Settings) -> None:
+    """Ray reserves the devices that an engine asks for."""
+    runtime = settings.runtime.config
+    own = vars(settings.engine.config).get("tensor_parallel", 1)
+    if isinstance(runtime, ray.Config) and own != runtime.tensor_parallel:
+        problem = f"{runtime.tensor_parallel} devices are reserved per engine, which spreads its model over {own}"
+        fix = "set engine.tensor_parallel and runtime.tensor_parallel to the same number"
+        raise ConfigError("runtime.tensor_parallel", problem, fix=fix)
+
+
+def _check_turns(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """Engines that sleep while the learner trains cannot sample meanwhile."""
+    runtime = settings.runtime.config
+    if not isinstance(runtime, ray.Config) or not runtime.colocate:
+        return
+    for stage in stages:
+        if isinstance(stage.config, online.Config) and stage.config.max_staleness:
+            problem = (
+                f"with runtime.colocate engines sleep while the learner trains, so that no rollouts can run"
+                f" {stage.config.max_staleness} steps ahead"
+            )
+            fix = f"set {stage.name}.max_staleness=0, or runtime.colocate=false to give engines devices of their own"
+            raise ConfigError(f"{stage.name}.max_staleness", problem, fix=fix)
 
 
 def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:

@@ -31,6 +31,7 @@ from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, ModelFolder, Runtime, Site
 from rlhf.tasks import mix
+from rollout import vllm_engine
 
 _RENDERED = 64
 """Prompts whose length is counted in tokens before a run starts."""
@@ -230,15 +231,20 @@ def _make_model(settings: Settings, folder: Path, made: Task) -> Path:
 
 
 def _check_room(settings: Settings, made: Task, tokenizer: PreTrainedTokenizerBase, folder: Path) -> int:
-    """The longest prompt and a whole answer must fit the model's context. Returns the tokens of that prompt."""
-    context = context_length(folder)
+    """The longest prompt and a whole answer must fit the context. Returns the tokens of that prompt."""
+    limits = [(context_length(folder), f"positions of {folder}")]
+    engine = settings.engine.config
+    if isinstance(engine, vllm_engine.Config) and engine.max_model_len is not None:
+        limits.append((engine.max_model_len, "tokens of engine.max_model_len"))
+    context, whose = min(limits)
     prompts = (*made.train(), *made.held_out())
     longest, prompt = _longest(prompts, characters=_question, tokens=lambda p: len(render_prompt(tokenizer, p)))
     if longest + settings.sampling.max_tokens > context:
-        fix = "lower sampling.max_tokens, shorten the prompts, or use a model with a longer context"
+        longer = "use a model with a longer context" if whose == limits[0][1] else "raise engine.max_model_len"
+        fix = f"lower sampling.max_tokens, shorten the prompts, or {longer}"
         problem = (
             f"prompt {prompt.id} of {longest} tokens and {settings.sampling.max_tokens} new ones exceed the"
-            f" {context} positions of {folder}"
+            f" {context} {whose}"
         )
         raise ConfigError("sampling.max_tokens", problem, fix=fix)
     return longest

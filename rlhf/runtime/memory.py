@@ -25,6 +25,8 @@ LOGIT_COPIES = 5
 """Float32 arrays of the size of a chunk of logits that its forward and backward hold at once (docs/performance.md)."""
 SAMPLED_LOGIT_BYTES = 24
 """Per entry of a token's logits in the embedded engine: two float32 arrays, two float64 (`rollout/decoding.py`)."""
+VLLM_LOGIT_BYTES = 16
+"""The same in vLLM: logits, log-probs, probabilities and noise, all float32 (`vllm/v1/sample`)."""
 GATHERED = 10**9
 """Weights that stage 3 keeps gathered, at most: DeepSpeed's `stage3_max_live_parameters`."""
 
@@ -59,6 +61,8 @@ class Shape:
     vocabulary: int
     gated: bool = True
     """The MLP multiplies two projections, as in Llama; else it has one, as in GPT."""
+    positions: int | None = None
+    """Longest sequence; None where the model does not say."""
     head_norms: bool = False
     """Queries and keys are normalised per head, as in Qwen3."""
     bytes_per_value: int = 4
@@ -158,14 +162,24 @@ class Sampling:
     tokens: int
     """Per sequence, at most: prompt and answer."""
     tensor_parallel: int = 1
+    longest: int | None = None
+    """Tokens of a sequence that its cache must hold, or it does not start; None where it asks for nothing."""
+    cache: int | None = None
+    """Bytes of its cache, taken at its start; None for what is left of `reserved`, or what its sequences need."""
     reserved: int | None = None
-    """Bytes that it takes in all from its start on, as vLLM does; None for what it needs, while it needs it."""
+    """Bytes that it takes in all, at its start; None for what it needs, while it needs it."""
     sleeps: bool = False
     """It gives everything back while the learner trains."""
+    parks: bool = False
+    """Asleep, it keeps its weights in host memory."""
     embedded: bool = False
     """It samples from logits in full in the process of the learner, as `transformers_engine` does."""
     limit: str = "engine.max_batch"
     """The key that bounds `sequences`."""
+    cache_limit: str = ""
+    """The key that bounds its cache; empty where `limit` does."""
+    split: str = ""
+    """The key that spreads it over more devices; empty where none does."""
 
 
 def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
@@ -252,37 +266,51 @@ def frozen(shape: Shape, numbers: Numbers, zero: Zero) -> list[Part]:
 
 def engine(shape: Shape, sampling: Sampling) -> list[Part]:
     """Of one worker of an engine; the layers are split, keys and values by heads."""
-    share = sampling.tensor_parallel
-    weights = shape.parameters * sampling.bytes_per_value / share
-    cache = sampling.sequences * cached_sequence(shape, sampling)
+    weights = shape.parameters * sampling.bytes_per_value / sampling.tensor_parallel
     stay = AWAKE if sampling.sleeps else ALWAYS
-    during = frozenset({Moment.ROLLOUT})
-    if sampling.reserved is not None:
+    busy = frozenset({Moment.ROLLOUT})
+    cache, during = sampling.sequences * cached_sequence(shape, sampling), busy
+    if sampling.cache is not None:
+        cache, during = float(sampling.cache), stay
+    elif sampling.reserved is not None:
         cache, during = max(sampling.reserved - weights, 0.0), stay
-    split = "" if sampling.embedded else "raise runtime.tensor_parallel"
+    # What is reserved stays as large when the weights in it get smaller.
+    split = f"raise {sampling.split}" if sampling.split and sampling.reserved is None else ""
     fewer = f"lower {sampling.limit}"
+    less = f"lower {sampling.cache_limit}" if sampling.cache_limit else fewer
     parts = [
         Part(name="weights", size=weights, moments=stay, fix=split),
-        Part(name="keys and values", size=cache, moments=during, fix=fewer),
+        Part(name="keys and values", size=cache, moments=during, fix=less),
     ]
-    if sampling.embedded:
-        size = float(sampling.sequences * shape.vocabulary * (SAMPLED_LOGIT_BYTES + sampling.bytes_per_value))
-        parts.append(Part(name="logits of a token", size=size, moments=during, fix=fewer))
+    if sampling.reserved is None:
+        each = SAMPLED_LOGIT_BYTES if sampling.embedded else VLLM_LOGIT_BYTES
+        size = float(sampling.sequences * shape.vocabulary * (each + sampling.bytes_per_value))
+        parts.append(Part(name="logits of a token", size=size, moments=busy, fix=fewer))
+    if sampling.parks:
+        parts.append(Part(name="weights, asleep", size=weights, moments=ALWAYS - AWAKE, on_host=True))
     return parts
 
 
 def cached_sequence(shape: Shape, sampling: Sampling) -> float:
     """Bytes of the keys and values of one whole sequence, on each worker of an engine."""
-    heads = math.ceil(shape.kv_heads / sampling.tensor_parallel)
-    return sampling.tokens * sampling.bytes_per_value * shape.cache_values * heads / shape.kv_heads
+    return sampling.tokens * _cached_token(shape, sampling)
 
 
 def concurrency(shape: Shape, sampling: Sampling) -> int:
-    """Whole sequences that the keys and values of an engine have room for, no more than it takes."""
-    if sampling.reserved is None:
+    """Whole sequences that the keys and values of an engine have room for, no more than it takes; 0 if not even the
+    longest that it wants to be ready for.
+    """
+    if sampling.cache is None and sampling.reserved is None:
         return sampling.sequences
     [cache] = [part.size for part in engine(shape, sampling) if part.name == "keys and values"]
+    if cache < (sampling.longest or 0) * _cached_token(shape, sampling):
+        return 0
     return min(sampling.sequences, int(cache // cached_sequence(shape, sampling)))
+
+
+def _cached_token(shape: Shape, sampling: Sampling) -> float:
+    heads = math.ceil(shape.kv_heads / sampling.tensor_parallel)
+    return sampling.bytes_per_value * shape.cache_values * heads / shape.kv_heads
 
 
 def sync_bucket(size: int) -> Part:

@@ -110,6 +110,16 @@ def test_log_probs_are_the_trainer_s(made: VllmEngine, sampling: Sampling, versi
     assert gap(trainer(model(seed=version + 1)), asked, done, sampling) > 1e-2
 
 
+def test_more_prompts_than_a_step_takes_are_computed_one_after_another(made: VllmEngine) -> None:
+    """vLLM takes 2048 tokens per step; a prompt that it would cut in two has a generator that cannot be set back."""
+    prompts = [tiny_model.ids("#" + str(n) * 480) for n in range(6)]
+    short = Sampling(max_tokens=4)
+    together = made.generate(requests(prompts, group=1), sampling=short)
+    assert {c.stop for c in together} <= {StopReason.LENGTH, StopReason.EOS}
+    again = [made.generate([request], sampling=short)[0] for request in requests(prompts, group=1)]
+    assert tokens(together) == tokens(again)
+
+
 def test_every_transform_shows_in_the_log_probs(made: VllmEngine) -> None:
     asked = requests()
     done = made.generate(asked, sampling=SHAPED)

@@ -7,7 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[2] / "docs"
+import pytest
+
+from rlhf.loops import settings
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+COMMANDS = re.findall(r"(?:rlhf \w+|launch/slurm.sh) (configs/\S+)([^#\n]*)", (DOCS / "cluster.md").read_text("utf-8"))
 
 
 def test_the_configuration_page_matches_the_code() -> None:
@@ -17,6 +23,12 @@ def test_the_configuration_page_matches_the_code() -> None:
     spec.loader.exec_module(module)
     fix = "run python docs/make_configuration.py"
     assert (DOCS / "configuration.md").read_text(encoding="utf-8") == module.page(), fix
+
+
+@pytest.mark.parametrize(("config", "rest"), COMMANDS)
+def test_commands_of_the_cluster_page_name_a_config_and_keys_that_there_are(config: str, rest: str) -> None:
+    overrides = rest.partition(" -- ")[0].split()
+    settings.read(ROOT / config, overrides)
 
 
 def test_every_key_is_explained() -> None:

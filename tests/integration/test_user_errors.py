@@ -35,6 +35,10 @@ IN_CONFIG: dict[str, tuple[list[str], list[str]]] = {
         ["sampling.max_tokens=60"],
         ["sampling.max_tokens: prompt sums-", "of 8 tokens and 60 new ones exceed the 64 positions", "max_tokens"],
     ),
+    "no room in the engine": (
+        ["engine.name=vllm_engine", "engine.max_model_len=15"],
+        ["of 8 tokens and 10 new ones exceed the 15 tokens of engine.max_model_len", "raise engine.max_model_len"],
+    ),
     "unknown loss": (["rl.loss.name=polcy"], ["rl.loss.name", "'polcy'", "did you mean 'policy'?"]),
     "unknown task": (["task.name=summs"], ["task.name", "'summs'", "did you mean 'sums'?"]),
     "unknown reward module": (["rewards.mine=nolab.rewards.mine"], ["rewards.mine.name", "nolab", "PYTHONPATH"]),

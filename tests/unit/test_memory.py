@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -215,9 +216,10 @@ def test_tensor_parallel_workers_split_weights_and_heads_and_share_a_head_that_c
         return sizes(memory.engine(shape, sampling))
 
     whole = 3 * 5 * (2 * 2 * 2 * 4) * 2
-    assert found(1) == {"weights": 2000, "keys and values": whole}
-    assert found(2) == {"weights": 1000, "keys and values": whole / 2}
-    assert found(8) == {"weights": 250, "keys and values": whole / 2}
+    logits = 3 * 10 * (16 + 2)
+    assert found(1) == {"weights": 2000, "keys and values": whole, "logits of a token": logits}
+    assert found(2) == {"weights": 1000, "keys and values": whole / 2, "logits of a token": logits}
+    assert found(8) == {"weights": 250, "keys and values": whole / 2, "logits of a token": logits}
 
 
 def test_an_engine_that_reserves_memory_gives_its_cache_what_is_left() -> None:
@@ -232,6 +234,29 @@ def test_a_sleeping_engine_needs_nothing_while_the_learner_trains() -> None:
     sampling = memory.Sampling(bytes_per_value=2, sequences=3, tokens=5, reserved=5000, sleeps=True)
     parts = memory.engine(shape, sampling)
     assert [memory.total(parts, moment) for moment in Moment] == [5000, 0, 0, 5000]
+    parts = memory.engine(shape, replace(sampling, parks=True))
+    assert [memory.total(parts, moment) for moment in Moment] == [5000, 0, 0, 5000]
+    assert [memory.total(parts, moment, on_host=True) for moment in Moment] == [0, 2000, 2000, 0]
+
+
+def test_an_engine_whose_cache_has_a_size_holds_it_from_its_start_on() -> None:
+    shape = shape_of(tiny_model.model(), parameters=1000, vocabulary=10)
+    sampling = memory.Sampling(bytes_per_value=2, sequences=3, tokens=5, cache=7000)
+    found = memory.engine(shape, sampling)
+    assert sizes(found) == {"weights": 2000, "keys and values": 7000, "logits of a token": 3 * 10 * (16 + 2)}
+    assert [memory.total(found, moment) for moment in Moment] == [9540, 9000, 9000, 9000]
+
+
+@pytest.mark.parametrize(
+    ("cache", "longest", "fits"), [(1000, None, 2), (399, None, 0), (10_000, None, 3), (1000, 12, 2), (1000, 13, 0)]
+)
+def test_a_cache_has_room_for_whole_sequences_if_it_has_any_for_the_longest(
+    cache: int, longest: int | None, fits: int
+) -> None:
+    """A token takes 2 bytes for each of 2 × 2 layers × 1 head of 10 values: 80; a sequence of 5 tokens takes 400."""
+    shape = shape_of(tiny_model.model(), layers=2, kv_heads=1, head_dim=10)
+    sampling = memory.Sampling(bytes_per_value=2, sequences=3, tokens=5, cache=cache, longest=longest)
+    assert memory.concurrency(shape, sampling) == fits
 
 
 def test_a_reference_is_sharded_in_stage_3_only_and_can_be_offloaded() -> None:

@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rlhf.core.errors import ConfigError
 from rlhf.loops import plan_cluster, settings
 from rlhf.loops.plan_cluster import Demand, Memory
+from rlhf.loops.plan_engine import Room
 from rlhf.loops.plan_memory import Lengths
 from rlhf.runtime import memory, placement, ray
 from rlhf.runtime.cluster import Node, Placement, Request, Role
@@ -28,7 +29,7 @@ DEMAND = Demand(
         Part(name="learner: optimizer", size=4 * GIB, on_host=True),
     ],
     engine=[Part(name="engine: weights", size=5 * GIB, moments=memory.AWAKE, fix="raise tensor_parallel")],
-    sequences=(64, 64),
+    room=Room(fits=64, asked=64),
 )
 
 
@@ -157,7 +158,7 @@ def test_what_does_not_fit_is_refused(there: Memory, said: Sequence[str]) -> Non
 
 def test_an_engine_without_room_for_one_sequence_is_refused() -> None:
     with pytest.raises(ConfigError, match="no room for the keys and values of one sequence"):
-        whole(colocated(), replace(DEMAND, sequences=(0, 64)), Memory(device=None, host=None))
+        whole(colocated(), replace(DEMAND, room=Room(fits=0, asked=64)), Memory(device=None, host=None))
 
 
 def test_remarks_name_idle_devices_straddling_engines_and_waiting_sequences() -> None:
@@ -166,7 +167,7 @@ def test_remarks_name_idle_devices_straddling_engines_and_waiting_sequences() ->
         "note: 2 GPUs hold only a learner rank, idle during rollouts"
     ]
     wide = placement.place(Request(tensor_parallel=12, learner_ranks=2), nodes(2, gpus=8))
-    assert list(plan_cluster.remarks(wide, replace(DEMAND, sequences=(10, 64)))) == [
+    assert list(plan_cluster.remarks(wide, replace(DEMAND, room=Room(fits=10, asked=64)))) == [
         "note: 1 engine on several nodes each, which is slow between them",
         "note: an engine has room for 10 of 64 sequences at once, if each is as long as it may be",
     ]
@@ -200,6 +201,7 @@ def sizes(parts: Sequence[Part]) -> dict[str, float]:
 def test_a_config_is_planned_for_the_cluster_that_it_describes() -> None:
     away = ["runtime.address=auto", "runtime.nodes=2", "runtime.node_gpus=8", "runtime.node_cpus=32"]
     ranks = ["runtime.learner_ranks=8", "runtime.engines=4", "runtime.tensor_parallel=2"]
+    ranks += ["engine.name=vllm_engine", "engine.tensor_parallel=2", "engine.kv_cache_gib=3"]
     placed, demand, there = planned(*away, *ranks, "runtime.device_memory_gib=40")
     assert placed.on_gpus and {seat.node for seat in placed.seats} == {"node 1", "node 2"}
     assert there == Memory(device=40 * GIB, host=None)
@@ -207,6 +209,7 @@ def test_a_config_is_planned_for_the_cluster_that_it_describes() -> None:
     assert sizes(demand.rank)["learner: weights"] == 2_000_000
     assert sizes(demand.rank)["learner: optimizer"] == 12_000_000 / 8
     assert sizes(demand.engine)["engine: weights"] == 1_000_000
+    assert sizes(demand.engine)["engine: keys and values"] == 3 * GIB
     assert sizes(demand.engine)["engine: bucket of weights"] == 2_000_000
 
 
@@ -214,7 +217,9 @@ def test_a_ray_that_a_run_starts_has_the_cores_that_it_asks_for_and_this_machine
     placed, demand, there = planned("runtime.gpus='0'", "runtime.reward_workers=500")
     assert len(placed.of(Role.REWARD_WORKER)) == 500
     assert there.host is not None and there.host > GIB
-    assert demand.sequences == (512, 512)
+    _, _, there = planned("runtime.node_gpus=77")
+    assert there.host is None
+    assert (demand.room.fits, demand.room.asked) == (512, 512)
 
 
 def test_cores_of_a_cluster_that_is_joined_are_what_they_are() -> None:

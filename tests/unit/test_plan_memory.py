@@ -113,26 +113,6 @@ def test_sharding_is_that_of_the_backend() -> None:
     assert of(ZERO, NARROW, "rl.learner.backend.bucket_mib=2", device="cuda").bucket == 8 * 2**20
 
 
-def test_the_engine_is_asked_for_the_samples_of_a_step_or_of_an_evaluation() -> None:
-    def sequences(*overrides: str) -> int:
-        experiment = read(*overrides)
-        return plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS, engines=engines).sequences
-
-    engines, many = 1, "engine.max_batch=10000"
-    assert sequences() == 512
-    assert sequences(many) == 256 * 4
-    assert sequences(many, "rl.prompts_per_step=1000") == 8000
-    assert sequences(many, "rl.prompts_per_step=2000") == 10_000
-    engines = 3
-    assert sequences(many) == 342
-
-
-def test_an_engine_without_a_batch_holds_no_cache() -> None:
-    experiment = read("engine.name=scripted_engine", "engine.default=[x]")
-    sampling = plan_memory.sampling(experiment.stages, experiment.settings, SHAPE, LENGTHS)
-    assert memory.total(memory.engine(SHAPE, sampling), Moment.ROLLOUT) == 4000
-
-
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 def test_the_shape_is_read_from_a_model_s_config(dtype: str, tmp_path: Path) -> None:
     cfg = load.Config(init="tiny", max_positions=32)
@@ -143,7 +123,7 @@ def test_the_shape_is_read_from_a_model_s_config(dtype: str, tmp_path: Path) -> 
     assert shape.parameters * shape.bytes_per_value == sum(p.nbytes for p in model.parameters())
     assert (shape.layers, shape.hidden, shape.intermediate) == (4, 128, 480)
     assert (shape.heads, shape.kv_heads, shape.head_dim) == (4, 4, 32)
-    assert shape.gated and not shape.head_norms
+    assert shape.gated and not shape.head_norms and shape.positions == 32
 
 
 PARTS = [

@@ -1,0 +1,35 @@
+"""Keys of a config that must fit one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.core.errors import ConfigError
+from rlhf.loops import settings
+
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+ON_RAY = ("runtime.name=ray", "engine.name=vllm_engine")
+
+
+def test_engine_and_runtime_agree_on_the_devices_of_an_engine() -> None:
+    split = "engine.tensor_parallel=2"
+    with pytest.raises(ConfigError, match=r"^runtime\.tensor_parallel: 1 devices .* over 2\n.*engine\.tensor_parallel"):
+        settings.read(QUICKSTART, [*ON_RAY, split])
+    with pytest.raises(ConfigError, match=r"^runtime\.tensor_parallel: 2 devices .* over 1\n"):
+        settings.read(QUICKSTART, ["runtime.name=ray", "runtime.tensor_parallel=2"])
+    settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=2"])
+    settings.read(QUICKSTART, [*ON_RAY, split, "runtime.tensor_parallel=${engine.tensor_parallel}"])
+    settings.read(QUICKSTART, ["engine.name=vllm_engine", split])
+
+
+def test_engines_that_share_devices_with_the_learner_cannot_sample_while_it_trains() -> None:
+    ahead, shared = "rl.max_staleness=1", "runtime.colocate=true"
+    with pytest.raises(ConfigError, match=r"^rl\.max_staleness: with runtime\.colocate") as caught:
+        settings.read(QUICKSTART, [*ON_RAY, ahead, shared])
+    assert "rl.max_staleness=0" in caught.value.fix and "runtime.colocate=false" in caught.value.fix
+    settings.read(QUICKSTART, [*ON_RAY, ahead])
+    settings.read(QUICKSTART, [*ON_RAY, shared])
+    settings.read(QUICKSTART, [*ON_RAY, shared, ahead, "stages=[sft]"])
+    settings.read(QUICKSTART, [ahead])
