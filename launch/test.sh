@@ -62,7 +62,7 @@ if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
 fi
 status=0
-"$python" -m pytest ${some[@]+"${some[@]}"} || status=$?
+"$python" -m pytest --durations=20 ${some[@]+"${some[@]}"} || status=$?
 if [ -n "$failed" ]; then
   exit 1
 fi
