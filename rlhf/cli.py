@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Read once, when torch loads its OpenMP runtime (GNU's, in the wheels for Linux).
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    # transformers imports DeepSpeed where it is installed, which then says on standard output that there is no GPU.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     sys.path.insert(0, os.getcwd())
     # asyncio would turn the first Ctrl-C into a cancellation, which a loop that never waits does not notice.
     signal.signal(signal.SIGINT, _interrupt)
