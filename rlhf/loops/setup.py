@@ -29,7 +29,8 @@ from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings
 from rlhf.loops.stage import LearnerRequest, Progress
 from rlhf.models import load
-from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, ModelFolder, Runtime, Site
+from rlhf.runtime.grading import GraderRole
+from rlhf.runtime.roles import EngineRole, LearnerRole, ModelFolder, Runtime, Site
 from rlhf.tasks import mix
 from rollout import vllm_engine
 

@@ -1,4 +1,4 @@
-"""What runs inside the processes of a cluster: an engine, a learner rank, a grader.
+"""What runs inside the processes of a cluster that compute: an engine, a learner rank. `grading` has the third.
 
 Plain classes, made remote by `rlhf.runtime.ray`; their methods are those of the protocols, so that a handle has nothing
 to translate. A rank hosts every learner of the run by name (the one that trains, a frozen reference), so that a new
@@ -10,48 +10,30 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.distributed import TCPStore
 
-from rewards.pool import WorkerPool
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Receiver, Transfer
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.core.types import Batch, Completion, Request, UpdateStats
 from rlhf.learner.learner import Learner
-from rlhf.runtime import host, stacks
-from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole
+from rlhf.runtime import host
+from rlhf.runtime.process import Process, Surroundings
+from rlhf.runtime.roles import EngineRole, LearnerRole
 from rlhf.runtime.sending import Order, Sent, Way, way
 from rlhf.sync.buckets import Bucket, checksums
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """Where an actor computes."""
-
-    folder: Path
-    """Working directory of the run: relative paths in a config start here."""
-    threads: int
-    device: str
-
-
-class _Actor:
-    """A process of its own, prepared for what it computes."""
+class _Actor(Process):
+    """A process that computes with tensors."""
 
     def __init__(self, around: Surroundings) -> None:
-        os.chdir(around.folder)
+        super().__init__(around)
         host.prepare(around.threads)
-        stacks.listen()
-
-    def where(self) -> tuple[str, int]:
-        """Ray's id of the node, and the process id; the first call, answered when the actor is ready."""
-        import ray
-
-        return ray.get_runtime_context().get_node_id(), os.getpid()
 
 
 class EngineActor(_Actor):
@@ -210,15 +192,3 @@ class RankActor(_Actor):
     def _leave(self, name: str) -> None:
         if name in self._ways:
             self._ways.pop(name)[1].close()
-
-
-class GraderActor(_Actor):
-    """Rewards in a process of its own, with killable workers of its own."""
-
-    def __init__(self, role: GraderRole, around: Surroundings) -> None:
-        super().__init__(around)
-        self._role, self._pool = role, WorkerPool()
-
-    def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """See `Grader.grade`."""
-        return self._role.grade(groups, self._pool)

@@ -18,7 +18,8 @@ from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, EngineHandle, Grader, Learner, LearnerHandle, WeightSync
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
-from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime, Site
+from rlhf.runtime.grading import GraderRole
+from rlhf.runtime.roles import EngineRole, LearnerRole, Runtime, Site
 from rlhf.sync.inproc import InProcessSync
 
 

@@ -23,12 +23,14 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Transfer, WeightSync
 from rlhf.runtime import placement, ray_nodes, stacks, transports
-from rlhf.runtime.actors import EngineActor, GraderActor, RankActor, Surroundings
+from rlhf.runtime.actors import EngineActor, RankActor
 from rlhf.runtime.cluster import Placement, Role, Seat
+from rlhf.runtime.grading import GraderActor, GraderRole
+from rlhf.runtime.process import Surroundings
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, RemoteRank, call
 from rlhf.runtime.remote_sync import RemoteSync
-from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, Runtime
+from rlhf.runtime.roles import EngineRole, LearnerRole, Runtime
 from rlhf.runtime.transports import Layout
 from rlhf.runtime.watchdog import Missed, Watchdog
 from rollout.pool import EnginePool

@@ -6,7 +6,7 @@ A runtime (`local`, `ray`) decides where a role lives; what a role is made of is
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,14 @@ from typing import Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rewards.pool import WorkerPool
-from rewards.rubric import RubricConfig, score_groups
 from rlhf.core.component import Component
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Group
 from rlhf.learner import learner
 from rlhf.learner.learner import Learner
 from rlhf.models import load
+from rlhf.runtime.grading import GraderRole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,19 +105,6 @@ class LearnerRole:
             version=self.version,
             first_version=self.first_version,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraderRole:
-    """What grades."""
-
-    rewards: Mapping[str, Component]
-    """By label, the primary first."""
-    rubric: RubricConfig
-
-    def grade(self, groups: Sequence[Group], pool: WorkerPool) -> list[Group]:
-        """Grade in this process, with a pool of killable workers for what could hang or crash."""
-        return score_groups(groups, self.rewards, self.rubric, pool)
 
 
 class Runtime(Protocol):

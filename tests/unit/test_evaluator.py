@@ -18,8 +18,8 @@ from rlhf.core import config
 from rlhf.core.types import Prompt
 from rlhf.loops import evaluate, settings, setup
 from rlhf.report.stats import Interval
+from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.local import LocalEngine, LocalGrader
-from rlhf.runtime.roles import GraderRole
 from rollout.scripted_engine import Config, ScriptedEngine
 
 SMALL = {"min_terms": 2, "max_terms": 2, "train_size": 20, "held_out_size": 8}

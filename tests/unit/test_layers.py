@@ -37,6 +37,7 @@ CLUSTER = {
     "ray": (
         "rlhf.runtime.actors",
         "rlhf.runtime.on_ray",
+        "rlhf.runtime.process",
         "rlhf.runtime.ray_nodes",
         "rlhf.runtime.remote",
         "rlhf.runtime.sending",

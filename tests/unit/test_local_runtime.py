@@ -16,7 +16,8 @@ from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Request, Verdict
 from rlhf.learner import learner
 from rlhf.runtime import local
-from rlhf.runtime.roles import EngineRole, GraderRole, LearnerRole, ModelFolder, Site
+from rlhf.runtime.grading import GraderRole
+from rlhf.runtime.roles import EngineRole, LearnerRole, ModelFolder, Site
 
 
 def model_in(folder: Path) -> ModelFolder:
