@@ -1,4 +1,4 @@
-"""What runs inside the processes of a cluster that compute: an engine, a learner rank. `grading` has the third.
+"""What runs inside the processes of a cluster that compute: an engine, a learner rank. `grader_actor` has the third.
 
 Plain classes, made remote by `rlhf.runtime.ray`; their methods are those of the protocols, so that a handle has nothing
 to translate. A rank hosts every learner of the run by name (the one that trains, a frozen reference), so that a new

@@ -25,7 +25,8 @@ from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Transfer, W
 from rlhf.runtime import placement, ray_nodes, stacks, transports
 from rlhf.runtime.actors import EngineActor, RankActor
 from rlhf.runtime.cluster import Placement, Role, Seat
-from rlhf.runtime.grading import GraderActor, GraderRole
+from rlhf.runtime.grader_actor import GraderActor
+from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.process import Surroundings
 from rlhf.runtime.ray import Config
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner, RemoteRank, call

@@ -21,8 +21,8 @@ class Config(transformers_engine.Config):
     """What happens, and when."""
 
     faults: list[str] = field(default_factory=list[str])
-    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of a
-    node that is not the first, in step 7 or when an engine there samples next."""
+    """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of the
+    node that is not the first, at the first sample of step 7 or a later one."""
 
 
 def build(cfg: Config, spec: EngineSpec) -> BreakingEngine:
@@ -31,26 +31,31 @@ def build(cfg: Config, spec: EngineSpec) -> BreakingEngine:
 
 
 def strike(faults: Sequence[str], step: int) -> None:
-    """Send this process the signal of a fault that is due and has not happened before."""
+    """Do what is due and has not happened before."""
     for fault in faults:
         kind, _, at = fault.partition("@")
-        mark = Path(f".struck-{fault}")
-        due = step >= int(at) and not _on_first_node() if kind == "node" else step == int(at)
-        if mark.exists() or not due:
+        if step < int(at) or (kind != "node" and step > int(at)):
             continue
-        mark.touch()
-        victim = os.getppid() if kind == "node" else os.getpid()
-        os.kill(victim, signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+        try:
+            Path(f".struck-{fault}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
         if kind == "node":
-            time.sleep(60)  # without its Ray this process ends by itself, and its answer must not be faster
+            _lose_a_node()
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
 
 
-def _on_first_node() -> bool:
+def _lose_a_node() -> None:
+    """Kill Ray's process of the node that is not the first, and answer only when Ray knows."""
+    import psutil
     import ray
 
-    mine = ray.get_runtime_context().get_node_id()
-    [node] = [node for node in ray.nodes() if node["NodeID"] == mine]
-    return "node:__internal_head__" in node["Resources"]
+    [lost] = [n["NodeID"] for n in ray.nodes() if n["Alive"] and "node:__internal_head__" not in n["Resources"]]
+    [raylet] = [p for p in psutil.process_iter(["cmdline"]) if f"--node_id={lost}" in (p.info["cmdline"] or [])]
+    raylet.kill()
+    while any(node["NodeID"] == lost and node["Alive"] for node in ray.nodes()):
+        time.sleep(0.1)
 
 
 class BreakingEngine(TransformersEngine):
