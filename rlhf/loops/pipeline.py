@@ -94,7 +94,7 @@ def _made(part: Experiment, cache: Path, interrupt: Interrupt) -> RunFolder:
     stages = ", ".join(part.settings.stages)
     folder.open(part.to_yaml(), busy=lambda: print(f"{stages}: another run is making it in {folder.path}; waiting"))
     try:
-        if folder.summary.exists():
+        if warm.finished(part, folder):
             print(f"{stages}: taken from {folder.path}")
         else:
             print(f"{stages}: made in {folder.path}, for every run that starts like this one")
@@ -138,6 +138,8 @@ async def _run(
                 now = standing(folder, shared.model_folder)
                 folder.cut(now.offsets)
                 print(f"lost {error}\ngoing on from step {now.progress.step}")
+    if experiment.stop_before is not None:
+        return
     result = summary.write(folder, now.progress)
     primary = Change(before=result.base_accuracy, after=result.final_accuracy)
     tasks = [evaluator.task for evaluator in setup.evaluators(experiment.settings, shared)]
@@ -170,7 +172,19 @@ async def _attempt(
             console.start_stage(stage.name, steps=stage.config.steps, done=progress.stage_step)
 
         with closing(recorder):
-            await run_stages(experiment, shared, runtime, folder, now, recorder, announce=announce, interrupt=interrupt)
+            made = await run_stages(
+                experiment,
+                shared,
+                runtime,
+                folder,
+                now,
+                recorder,
+                announce=announce,
+                stop_before=experiment.stop_before,
+                interrupt=interrupt,
+            )
+            if experiment.stop_before is not None and made is not None and made.trained is not None:
+                await made.save(made.trained, end_of_stage=False)
 
 
 async def run_stages(

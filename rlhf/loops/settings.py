@@ -91,6 +91,8 @@ class Experiment:
     evaluates_start: bool
     """Held-out accuracy is also measured before the first stage: a run of one stage has no other stage's end to be
     compared with."""
+    stop_before: int | None = None
+    """Global step in front of which the run ends, for others to go on from."""
 
     def to_tree(self) -> config.Tree:
         """The resolved config, every default filled in."""
@@ -204,3 +206,10 @@ def _with_task_rewards(settings: Settings) -> Settings:
     defaults = mix.default_rewards(task.config) if isinstance(task.config, mix.Config) else task.module.REWARDS
     tree = config.to_tree(settings) | {"rewards": defaults}
     return config.build(Settings, tree)
+
+
+def plain(settings: Settings) -> Settings:
+    """The same settings with the default engine and the rewards that the task has by itself."""
+    tree = config.to_tree(settings)
+    kept = {key: value for key, value in tree.items() if key not in ("engine", "rewards", "rubric")}
+    return _with_task_rewards(config.build(Settings, kept))

@@ -5,6 +5,10 @@ continued after a kill and reported like any run. Its name holds a hash of every
 resolved config without the run's name, the content of the data, the code (this package's, and the file of every
 component or reward that is not part of it; not what those import), versions, threads and device. A run that starts from
 an entry has the logs and checkpoints that it would have had by itself.
+
+A supervised stage asks its engine and its rewards nothing until it is evaluated. Where it is alone in an entry and
+evaluated at its end only, that entry in turn starts from another one: a run, with an engine and rewards that have
+nothing to say, that ends in front of the last step. So runs that differ in engine or rewards train once too.
 """
 
 from __future__ import annotations
@@ -26,7 +30,9 @@ import rollout
 from rlhf.core.component import Component
 from rlhf.core.run_folder import RunFolder
 from rlhf.learner import checkpoint
-from rlhf.loops.settings import Experiment
+from rlhf.loops import offline
+from rlhf.loops.settings import Experiment, plain
+from rlhf.runtime import local
 
 SHIPPED = (rlhf, rewards, rollout)
 ENVIRONMENT = ("python", "packages", "cpu_threads", "gpu", "data")
@@ -34,22 +40,53 @@ ENVIRONMENT = ("python", "packages", "cpu_threads", "gpu", "data")
 
 
 def first_part(experiment: Experiment, environment: Mapping[str, Any], cache: Path) -> Experiment | None:
-    """The stages before the last one as a run of their own, in the cache; None when there is only one stage.
+    """What other runs may begin with too, as a run of its own, in the cache; None where there is no such part.
 
     Args:
         experiment: that is to start.
         environment: of this process, as `environment.json` has it.
         cache: folder of all entries.
     """
-    if len(experiment.stages) < 2:
+    if len(experiment.stages) > 1:
+        part, what = _earlier_stages(experiment), ""
+    elif _only_trains(experiment):
+        part, what = _training(experiment), "-training"
+    else:
         return None
+    name = f"{part.settings.stages[-1]}{what}-{key(part, environment)}"
+    run = replace(part.settings.run, folder=str(cache), name=name)
+    return replace(part, settings=replace(part.settings, run=run))
+
+
+def finished(part: Experiment, folder: RunFolder) -> bool:
+    """Whether an entry holds all that others take from it."""
+    if part.stop_before is None:
+        return folder.summary.exists()
+    return part.stop_before - 1 in checkpoint.steps(folder.checkpoints)
+
+
+def _earlier_stages(experiment: Experiment) -> Experiment:
+    """All but the last one."""
     stages = experiment.stages[:-1]
     settings = replace(experiment.settings, stages=[stage.name for stage in stages])
     part = replace(experiment, settings=settings, stages=stages)
     assert not part.evaluates_start, "what several stages begin with is measured at their ends only"
-    name = f"{stages[-1].name}-{key(part, environment)}"
-    run = replace(settings.run, folder=str(cache), name=name)
-    return replace(part, settings=replace(settings, run=run))
+    return part
+
+
+def _only_trains(experiment: Experiment) -> bool:
+    """Whether the run is one supervised stage that measures nothing before its last step. On Ray engines have devices
+    of their own shape, which another engine would not fit."""
+    if experiment.stop_before is not None or experiment.evaluates_start:
+        return False
+    [stage] = experiment.stages
+    trains = isinstance(stage.config, offline.Config) and stage.config.steps > 1 and not stage.config.evaluate_every
+    return trains and isinstance(experiment.settings.runtime.config, local.Config)
+
+
+def _training(experiment: Experiment) -> Experiment:
+    """The same stage up to its last step, equal for all engines and rewards."""
+    return replace(experiment, settings=plain(experiment.settings), stop_before=experiment.stages[0].config.steps)
 
 
 def key(experiment: Experiment, environment: Mapping[str, Any]) -> str:
@@ -79,7 +116,7 @@ def adopt(source: RunFolder, target: RunFolder) -> None:
     steps = checkpoint.steps(source.checkpoints)
     ends = checkpoint.read(source.checkpoints, steps[-1]).state["progress"]["stage_ends"]
     target.checkpoints.mkdir(exist_ok=True)
-    for step in (step for step in steps if step in ends):
+    for step in (step for step in steps if step in ends or step == steps[-1]):
         _link_whole(source.checkpoints / f"step_{step}", target.checkpoints / f"step_{step}")
 
 
