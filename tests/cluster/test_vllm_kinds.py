@@ -134,7 +134,8 @@ def test_what_vllm_cannot_serve_is_refused_with_a_way_out(tmp_path: Path) -> Non
 def test_a_process_that_is_interrupted_while_it_samples_ends(tmp_path: Path) -> None:
     folder(model(), tmp_path)
     code = (
-        "import sys, threading\n"
+        "import signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         f"sys.path[:0] = [{str(ROOT / 'tests/cluster')!r}, {str(ROOT / 'tests/unit')!r}]\n"
         "from pathlib import Path\nfrom vllm_models import *\n"
         f"made = engine(Path({str(tmp_path)!r}))\n"
