@@ -47,6 +47,7 @@ def connect(cfg: Config) -> None:
     gpus = 0 if cfg.gpus == "0" else None
     need = placement.needed(cfg, on_gpus=False)
     ray.init(
+        address="local",  # else it would join one that somebody else has started on this machine
         num_cpus=max(os.cpu_count() or 1, int(-(-need.cpus // 1))),
         num_gpus=gpus,
         include_dashboard=False,

@@ -26,3 +26,13 @@ def test_its_keys_are_those_of_placement_and_its_own() -> None:
     assert (cfg.engines, cfg.learner_ranks, cfg.sync.verify, cfg.sync.bucket_mib) == (2, 1, True, 64)
     with pytest.raises(ConfigError, match=r"runtime\.sync\.bucket_mib: 0 holds no weight"):
         config.build_component("rlhf.runtime", {"name": "ray", "sync": {"bucket_mib": 0}}, "runtime")
+
+
+def test_without_an_address_it_starts_a_ray_of_its_own_whatever_runs_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = pytest.importorskip("ray", reason="needs the extra `cluster`")
+    from rlhf.runtime import ray_nodes
+
+    asked: list[object] = []
+    monkeypatch.setattr(installed, "init", lambda address=None, **options: asked.append(address))
+    ray_nodes.connect(ray.Config())
+    assert asked == ["local"]
