@@ -114,6 +114,10 @@ class SimulatedEngine:
         )
 
 
+async def _no_critic(request: LearnerRequest, path: str | None) -> LearnerHandle:
+    raise AssertionError("advantages of groups need none")
+
+
 class SimulatedLearner:
     """Implements `LearnerHandle`: an update takes one duration; a checkpoint holds the samples trained on so far."""
 
@@ -229,6 +233,7 @@ class Simulation:
             engine=self.engine,
             spawn_learner=learner,
             spawn_reference=learner,
+            spawn_critic=_no_critic,
             make_sync=InProcessSync,
             folder=folder,
             recorder=Recorder(folder, [], now.progress.seconds),

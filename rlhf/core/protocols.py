@@ -43,7 +43,8 @@ class Counts:
 
 
 class LossModule(Protocol):
-    """A file in `rlhf/losses`. The three small functions say what the loss needs before anything runs."""
+    """A file in `rlhf/losses`. The three small functions say what the loss needs before anything runs; a loss that
+    trains a critic also says `HEAD = Head.VALUES`, and is given `ValuesOut`."""
 
     Config: type[Any]
 
@@ -65,6 +66,14 @@ class AdvantageModule(Protocol):
 
     def advantages(self, groups: Sequence[Group], cfg: Any) -> list[list[tuple[float, ...] | None]]:
         """Per group, per trajectory: one value per response token; None for what could not be graded."""
+        ...
+
+
+class CriticAdvantageModule(AdvantageModule, Protocol):
+    """One that needs a critic: its groups come with `values_GT`."""
+
+    def returns(self, groups: Sequence[Group], cfg: Any) -> list[list[tuple[float, ...] | None]]:
+        """What the critic is to learn, in the same form."""
         ...
 
 
@@ -201,6 +210,10 @@ class Learner(Protocol):
         """[T] per batch: the model's own log-probs, without gradient."""
         ...
 
+    def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """[T] per batch: what a critic expects before each target, without gradient."""
+        ...
+
     def weights(self) -> Iterable[tuple[str, Tensor]]: ...
 
     def metadata(self) -> Sequence[TensorMeta]:
@@ -237,6 +250,8 @@ class LearnerHandle(Protocol):
     def optim_step(self) -> Awaitable[UpdateStats]: ...
 
     def logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
+    def values(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
 
     def weights(self) -> Awaitable[Iterable[tuple[str, Tensor]]]: ...
 

@@ -159,6 +159,8 @@ class Group:
     rewards: tuple[RewardOut, ...] = ()
     penalties_GT: tuple[tuple[float, ...], ...] = ()
     """Per-token amounts subtracted from the reward (KL in reward), aligned with each trajectory's tokens, or empty."""
+    values_GT: tuple[tuple[float, ...], ...] = ()
+    """What the critic expected before each token, aligned with each trajectory's tokens; empty without a critic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +182,10 @@ class Sample:
     """Sampler's log-probs."""
     ref_logprobs: tuple[float, ...] | None = None
     """Log-probs under the frozen reference model."""
+    values: tuple[float, ...] | None = None
+    """What the critic expected before each token, under the weights that the step's updates start from."""
+    returns: tuple[float, ...] | None = None
+    """What it should have expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +233,8 @@ class Batch:
     """None while a batch is used for one update only: "old" is then the current policy, detached."""
     rollout_logprobs_T: Tensor | None = None
     ref_logprobs_T: Tensor | None = None
+    values_T: Tensor | None = None
+    returns_T: Tensor | None = None
 
     @property
     def num_targets(self) -> int:
@@ -254,7 +262,18 @@ class Batch:
             old_logprobs_T=moved(self.old_logprobs_T),
             rollout_logprobs_T=moved(self.rollout_logprobs_T),
             ref_logprobs_T=moved(self.ref_logprobs_T),
+            values_T=moved(self.values_T),
+            returns_T=moved(self.returns_T),
         )
+
+
+class Head(StrEnum):
+    """What stands on a model's hidden states."""
+
+    LOGITS = "logits"
+    """A distribution over the next token: a policy."""
+    VALUES = "values"
+    """One number per token: a critic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +284,14 @@ class ForwardOut:
     """float32 (float64 for a float64 model), with gradient while training."""
     entropy_T: Tensor
     """Entropy of the predicting distribution in nats; carries gradient only when the loss asks for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesOut:
+    """What a critic says about a batch's target tokens."""
+
+    values_T: Tensor
+    """float32 (float64 for a float64 model): the return expected before each target, with gradient while training."""
 
 
 class Denominator(StrEnum):
@@ -288,6 +315,8 @@ class Stream(StrEnum):
     """Brings a reference model to life."""
     ENTROPY = "entropy"
     """The entropy with its gradient, for a bonus."""
+    VALUES = "values"
+    RETURNS = "returns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

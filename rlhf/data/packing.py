@@ -109,6 +109,8 @@ def _batch(samples: list[Sample]) -> Batch:
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
         ref_logprobs_T=stream(lambda s: s.ref_logprobs),
+        values_T=stream(lambda s: s.values),
+        returns_T=stream(lambda s: s.returns),
     )
 
 

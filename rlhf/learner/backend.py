@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.core.types import Batch, ForwardOut, TensorMeta
+from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import optimizer
 from rlhf.models.forward import ForwardSpec
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Forward passes that every rank makes, given how many this one needs."""
         ...
 
-    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut:
+    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut | ValuesOut:
         """See `rlhf.models.forward.forward`; the batch is on `device`."""
         ...
 

@@ -24,11 +24,11 @@ from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Batch, Span, Stream, TensorMeta, UpdateStats
+from rlhf.core.types import Batch, Head, Span, Stream, TensorMeta, UpdateStats
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.losses import common
-from rlhf.models.forward import ForwardSpec, use_packed
+from rlhf.models.forward import ForwardSpec, has_values, scores, use_packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,11 @@ class Config:
             raise ConfigError("micro_batch_tokens", f"{self.micro_batch_tokens} holds no sample", fix="use 1024")
         if self.chunk_mib < 0:
             raise ConfigError("chunk_mib", f"{self.chunk_mib} is negative", fix="use 0 to materialise all logits")
+
+
+def head(loss: Component | None) -> Head:
+    """Of the model that a loss trains; with no loss that of a policy."""
+    return Head.LOGITS if loss is None else getattr(loss.module, "HEAD", Head.LOGITS)
 
 
 class Learner:
@@ -122,8 +127,7 @@ class Learner:
             self._backend.backward(out.total / divisor)
             parts.append(dict(out.metrics))
         for _ in range(passes - len(batches)):
-            out = self._backend.forward(_idle(self._backend.device), _IDLE)
-            self._backend.backward(0.0 * out.logprobs_T.sum())
+            self._backend.backward(0.0 * scores(self._backend.forward(_idle(self._backend.device), _IDLE)).sum())
         merged = merge(parts)
         self._pending.append(merged)
         return merged
@@ -145,16 +149,15 @@ class Learner:
         metrics, self._pending = merge(self._pending), []
         return UpdateStats(version=self._version, grad_norm=norm, lr=self._cfg.optimizer.lr * share, metrics=metrics)
 
-    @torch.no_grad()
     def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch of this rank, on the CPU: log-probs of the targets under the current weights."""
-        out: list[Tensor] = []
-        passes = self._backend.passes(len(batches))
-        for batch in (batch.to(self._backend.device) for batch in batches):
-            out.append(self._backend.forward(batch, self._spec).logprobs_T.cpu())
-        for _ in range(passes - len(batches)):
-            self._backend.forward(_idle(self._backend.device), _IDLE)
-        return out
+        assert not has_values(self._backend.model), "a critic has no distribution over tokens"
+        return self._read(batches)
+
+    def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """[T] per batch of this rank, on the CPU: what the critic expects before each target."""
+        assert has_values(self._backend.model), "a policy has no values"
+        return self._read(batches)
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Named parameters as the model computes with them, detached, on the device; tied ones once.
@@ -186,6 +189,16 @@ class Learner:
         """
         assert self._loss is not None, "a frozen model has no optimizer"
         self._backend.load(folder)
+
+    @torch.no_grad()
+    def _read(self, batches: Sequence[Batch]) -> list[Tensor]:
+        out: list[Tensor] = []
+        passes = self._backend.passes(len(batches))
+        for batch in (batch.to(self._backend.device) for batch in batches):
+            out.append(scores(self._backend.forward(batch, self._spec)).cpu())
+        for _ in range(passes - len(batches)):
+            self._backend.forward(_idle(self._backend.device), _IDLE)
+        return out
 
 
 _IDLE = ForwardSpec(transforms=Transforms(), chunk_mib=0, entropy_gradient=False)

@@ -8,7 +8,7 @@ learners on several devices; nothing here knows where a rank lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,11 +88,11 @@ class RankGroup:
 
     async def logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.logprobs`."""
-        shares = share(batches, ranks=self.ranks)
-        results = await asyncio.gather(
-            *(rank.logprobs([batches[i] for i in own]) for rank, own in zip(self._ranks, shares, strict=True))
-        )
-        return put_together(shares, results)
+        return await self._each(batches, lambda rank, own: rank.logprobs(own))
+
+    async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.values`."""
+        return await self._each(batches, lambda rank, own: rank.values(own))
 
     async def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Those that the first rank gives; every handle runs through its own before it answers."""
@@ -110,3 +110,13 @@ class RankGroup:
     async def close(self) -> None:
         """Give the memory of every rank back."""
         await asyncio.gather(*(rank.close() for rank in self._ranks))
+
+    async def _each(
+        self, batches: Sequence[Batch], work: Callable[[LearnerHandle, Sequence[Batch]], Awaitable[list[Tensor]]]
+    ) -> list[Tensor]:
+        """One tensor per batch, from the rank that computed it."""
+        shares = share(batches, ranks=self.ranks)
+        results = await asyncio.gather(
+            *(work(rank, [batches[i] for i in own]) for rank, own in zip(self._ranks, shares, strict=True))
+        )
+        return put_together(shares, results)

@@ -18,11 +18,12 @@ from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.metrics import mean_of
 from rlhf.core.protocols import Task
-from rlhf.core.types import Message, Prompt, Sample
+from rlhf.core.types import Head, Message, Prompt, Sample
 from rlhf.data import sources
 from rlhf.data.packing import count, pack
 from rlhf.data.render import render_solution
 from rlhf.learner import learner
+from rlhf.loops import critic
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
@@ -53,6 +54,7 @@ class Config:
         for name in ("steps", "batch_size"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
+        critic.check_head("loss", self.loss, Head.LOGITS)
         if self.tasks and self.data != TASK:
             problem = f"chooses among the task's solutions, but the stage learns from '{self.data}'"
             raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Stream
+from rlhf.core.types import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import updates
+from rlhf.loops import critic, updates
 from rlhf.loops.collect import Collector
+from rlhf.loops.critic import CriticConfig
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
@@ -67,11 +68,13 @@ class Config:
     further ones may be in collection. 0 alternates; above 0 the loss must weigh by the sampler's log-probs (`tis_cap`).
     """
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 20
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
 
     def __post_init__(self) -> None:
+        critic.check_head("loss", self.loss, Head.LOGITS)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "epochs", "minibatches"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
@@ -92,6 +95,17 @@ class Config:
         return bool(self.kl_in_reward.coef) or Stream.REF_LOGPROBS in self.loss.module.streams(self.loss.config)
 
     @property
+    def needs_critic(self) -> bool:
+        """Whether the advantages look at the values of a critic."""
+        return hasattr(self.advantage.module, "returns")
+
+    @property
+    def policy_updates(self) -> int:
+        """Optimizer updates of the policy."""
+        waits = self.critic.warmup_steps if self.needs_critic else 0
+        return max(0, self.steps - waits) * self.epochs * self.minibatches
+
+    @property
     def corrects_staleness(self) -> bool:
         """Whether the loss weighs samples by what their sampler thought of them."""
         return Stream.ROLLOUT_LOGPROBS in self.loss.module.streams(self.loss.config)
@@ -99,10 +113,11 @@ class Config:
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` steps, from wherever the stage's progress stands."""
-    total = cfg.steps * cfg.epochs * cfg.minibatches
-    learner = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total))
+    learner = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.policy_updates))
     frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
     stage.reference = await stage.spawn_reference(frozen) if cfg.needs_reference else None
+    if cfg.needs_critic:
+        await critic.start(cfg.critic, stage, total_updates=cfg.steps * cfg.epochs * cfg.minibatches)
     sync = await stage.start(learner)
     prompts = PromptStream(of_tasks(stage.task.train(), cfg.tasks), seed=stage.seed, name=stage.name)
     collector = Collector(
@@ -118,6 +133,10 @@ async def run(cfg: Config, stage: Stage) -> None:
             collected = await collector.next(batches)
             with stage.phase("adv"):
                 batch = await updates.prepare(cfg, collected.kept, stage=stage, learner=learner)
+            if cfg.needs_critic:
+                with stage.phase("update_critic"):
+                    parts = updates.split(cfg, batch.samples, seed=stage.seed, step=stage.progress.step)
+                    stage.recorder.add(await critic.train(cfg.critic, parts, stage=stage))
             with stage.phase("update_actor"):
                 stats = await updates.train(cfg, batch, stage=stage, learner=learner)
             await stage.push(sync)

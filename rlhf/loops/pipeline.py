@@ -255,6 +255,7 @@ async def run_stage(
         engine=await runtime.engine(setup.engine(settings, now.weights)),
         spawn_learner=setup.learner(settings, runtime, now.weights, progress=progress),
         spawn_reference=setup.learner(settings, runtime, started_from, progress=progress),
+        spawn_critic=setup.critic(settings, runtime, now.weights, progress=progress),
         make_sync=runtime.sync,
         folder=folder,
         recorder=recorder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -93,7 +93,8 @@ def narrow(stage: StageSettings, device: str) -> bool:
 def rank(
     stage: StageSettings, settings: Settings, shape: Shape, lengths: Lengths, *, ranks: int = 1, device: str
 ) -> list[Part]:
-    """What one learner rank holds in a stage: the trained model, and a reference where the stage looks at one.
+    """What one learner rank holds in a stage: the trained model, and a reference and a critic where the
+    stage looks at one.
 
     Args:
         ranks: processes that share the training.
@@ -109,19 +110,28 @@ def rank(
         longest = lengths.prompt_max + settings.sampling.max_tokens
         samples = -(-cfg.prompts_per_step * cfg.samples_per_prompt // cfg.minibatches)
     # Ranks share the samples of an update, and a pass holds no more of them than there are.
-    tokens = min(cfg.learner.micro_batch_tokens, longest * -(-samples // ranks))
-    training = memory.Training(
-        numbers=each,
-        zero=zero,
-        tokens=tokens,
-        checkpointing=cfg.learner.gradient_checkpointing,
-        chunk=cfg.learner.chunk_mib * 2**20,
-        scored=longest if device == "cpu" and longest <= SHORT else 0,
-    )
-    parts = memory.owned("learner", memory.learner(shape, training))
+    held = longest * -(-samples // ranks)
+    parts = memory.owned("learner", memory.learner(shape, _training(stage, shape, held, longest, ranks, device)))
     if isinstance(cfg, online.Config) and cfg.needs_reference:
         parts += memory.owned("reference", memory.frozen(shape, each, zero))
+    if isinstance(cfg, online.Config) and cfg.needs_critic:
+        like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
+        training = _training(like, shape, held, longest, ranks, device)
+        parts += memory.owned("critic", memory.learner(shape, training, values=True))
     return parts
+
+
+def _training(stage: StageSettings, shape: Shape, held: int, longest: int, ranks: int, device: str) -> memory.Training:
+    """How a stage's learner trains; a pass holds at most `held` tokens, a sequence `longest`."""
+    cfg = stage.config.learner
+    return memory.Training(
+        numbers=numbers(shape, stage, device),
+        zero=sharding(stage, ranks=ranks, device=device),
+        tokens=min(cfg.micro_batch_tokens, held),
+        checkpointing=cfg.gradient_checkpointing,
+        chunk=cfg.chunk_mib * 2**20,
+        scored=longest if device == "cpu" and longest <= SHORT else 0,
+    )
 
 
 def show(console: Console, holding: Holding) -> None:

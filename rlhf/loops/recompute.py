@@ -22,7 +22,7 @@ from rlhf.data.packing import pack
 from rlhf.data.render import render_prompt
 from rlhf.learner import learner, optimizer
 from rlhf.losses.common import kl
-from rlhf.models.forward import ForwardSpec, forward, use_packed
+from rlhf.models.forward import ForwardSpec, forward, scores, use_packed
 from rlhf.runtime.roles import ModelFolder
 from rollout.rounding import round_mantissa, stored_bits
 
@@ -135,7 +135,7 @@ class Recomputer:
         rows: dict[str, Tensor] = {}
         with torch.no_grad(), optimizer.autocast(self.device.type, precision):
             for batch in pack(samples, token_budget=max(longest, self.cfg.micro_batch_tokens)):
-                logprobs_T = forward(model, batch.to(self.device), spec).logprobs_T.double().cpu()
+                logprobs_T = scores(forward(model, batch.to(self.device), spec)).double().cpu()
                 sizes = [int(n) for n in batch.target_counts_S.tolist()]
                 rows |= dict(zip(batch.ids, logprobs_T.split(sizes), strict=True))
         return torch.cat([rows[sample.id] for sample in samples])[self._counts_T]

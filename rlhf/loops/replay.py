@@ -304,6 +304,8 @@ def _one_token(batch: Batch, t: int) -> Batch:
         old_logprobs_T=cut(batch.old_logprobs_T),
         rollout_logprobs_T=cut(batch.rollout_logprobs_T),
         ref_logprobs_T=cut(batch.ref_logprobs_T),
+        values_T=cut(batch.values_T),
+        returns_T=cut(batch.returns_T),
     )
 
 

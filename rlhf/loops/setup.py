@@ -27,7 +27,7 @@ from rlhf.loops import offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings
-from rlhf.loops.stage import LearnerRequest, Progress
+from rlhf.loops.stage import CRITIC, LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.roles import EngineRole, LearnerRole, ModelFolder, Runtime, Site
@@ -179,6 +179,31 @@ def learner(
             total_updates=request.total_updates,
             version=progress.version,
             first_version=progress.stage_version,
+        )
+        return runtime.learner(role)
+
+    return spawn
+
+
+def critic(
+    settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
+) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
+    """Makes critics, of the weights in a folder or of others; in the middle of a stage of what lies beside them."""
+
+    def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
+        start = folder
+        if progress.stage_step:
+            start = folder / CRITIC
+        elif path is not None:
+            start = load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
+        role = LearnerRole(
+            model=opened(settings, start),
+            loss=request.loss,
+            cfg=request.cfg,
+            transforms=request.transforms,
+            total_updates=request.total_updates,
+            version=progress.critic_version,
+            first_version=0,
         )
         return runtime.learner(role)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -23,6 +24,9 @@ from rlhf.learner import checkpoint, learner
 from rlhf.loops.evaluate import Evaluator, Result, measure
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
+
+CRITIC = "critic"
+"""Folder of a checkpoint that holds a critic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class Progress:
     """Optimizer updates behind the weights."""
     stage_version: int = 0
     """`version` when the stage began."""
+    critic_version: int = 0
+    """Updates of the stage's critic."""
     cursor: int = 0
     """Training prompts or rows of this stage that a step has used; those in flight are drawn again after a restart."""
     tokens: int = 0
@@ -63,6 +69,7 @@ class Progress:
     def enter(self, stage: int) -> None:
         """Begin a stage."""
         self.stage, self.stage_step, self.stage_version, self.cursor = stage, 0, self.version, 0
+        self.critic_version = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,8 @@ class Stage:
     """A learner with the current weights; with no loss a frozen one."""
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A frozen learner with the weights that the stage started from."""
+    spawn_critic: Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]
+    """A critic: that of the stage's newest checkpoint, or made of the model at a path, or of the current weights."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder
@@ -102,6 +111,7 @@ class Stage:
     trained: LearnerHandle | None = None
     """The stage's learner, once its loop has made it."""
     reference: LearnerHandle | None = None
+    critic: LearnerHandle | None = None
     stop_before: int | None = None
     """Global step to stop in front of, for a replay."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -143,6 +153,11 @@ class Stage:
         await self.push(sync)
         return sync
 
+    @property
+    def saved_critic(self) -> Path:
+        """The critic of the checkpoint at which the stage goes on."""
+        return self.folder.checkpoints / f"step_{self.progress.step}" / CRITIC
+
     async def push(self, sync: WeightSync) -> None:
         """Give the engine the learner's weights."""
         with self.phase("sync"):
@@ -177,7 +192,7 @@ class Stage:
 
     async def close(self) -> None:
         """Give back what the stage's learners hold; its engine goes on to the next stage."""
-        for held in (self.trained, self.reference):
+        for held in (self.trained, self.reference, self.critic):
             if held is not None:
                 await held.close()
 
@@ -208,6 +223,9 @@ class Stage:
         state = {"progress": asdict(self.progress), "offsets": self.folder.offsets()}
         with checkpoint.writing(self.folder.checkpoints, self.progress.step, state=state) as hidden:
             await trained.save(hidden)
+            if self.critic is not None:
+                (hidden / CRITIC).mkdir()
+                await self.critic.save(hidden / CRITIC)
         checkpoint.prune(self.folder.checkpoints, keep=self.checkpoints.keep, protect={0, *self.progress.stage_ends})
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,6 +24,7 @@ from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Sample, Stream
 from rlhf.data.packing import count, pack
+from rlhf.loops import critic
 from rlhf.loops.stage import Stage
 from rlhf.losses.common import effective_sample_size, kl
 
@@ -64,25 +65,33 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
         groups = [_penalised(g, old, ref, cfg) for g in groups]
         spent = [sum(row) for g in groups for row in g.penalties_GT]
         metrics["critic/kl_penalty/mean"] = mean_of(spent)
-    rows = cfg.advantage.module.advantages(groups, cfg.advantage.config)
-    ids = [t.id for g in groups for t in g.trajectories]
-    by_id = dict(zip(ids, (row for group in rows for row in group), strict=True))
+    values = returns = None
+    if cfg.needs_critic:
+        assert stage.critic is not None
+        values = await critic.values(stage.critic, cfg.critic, gradable)
+        groups = critic.valued(groups, values)
+        returns = _by_id(groups, cfg.advantage.module.returns(groups, cfg.advantage.config))
+    by_id = _by_id(groups, cfg.advantage.module.advantages(groups, cfg.advantage.config))
     samples = [
         replace(
             s,
             advantages=by_id[s.id],
             old_logprobs=old[s.id] if old is not None and cfg.epochs * cfg.minibatches > 1 else None,
             ref_logprobs=ref[s.id] if ref is not None and _uses(cfg, Stream.REF_LOGPROBS) else None,
+            values=values[s.id] if values is not None else None,
+            returns=returns[s.id] if returns is not None else None,
         )
         for s in gradable
     ]
     means = {s.id: sum(s.advantages) / len(s.advantages) for s in samples if s.advantages}
-    metrics |= spread("critic/advantages", list(means.values()))
+    metrics |= spread("critic/advantages", list(means.values())) | critic.measure(samples)
     return Prepared(samples=samples, advantages=means, metrics=metrics)
 
 
 async def train(cfg: Config, batch: Prepared, *, stage: Stage, learner: LearnerHandle) -> dict[str, Metric]:
-    """Run the optimizer updates of one step; returns their metrics."""
+    """Run the optimizer updates of one step; returns their metrics. While a critic warms up there are none."""
+    if cfg.needs_critic and stage.progress.stage_step <= cfg.critic.warmup_steps:
+        return {}
     parts = [
         await update(cfg, part, stage=stage, learner=learner)
         for part in split(cfg, batch.samples, seed=stage.seed, step=stage.progress.step)
@@ -131,6 +140,12 @@ async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample]
         sizes = [int(n) for n in batch.target_counts_S.tolist()]
         out |= {name: tuple(row.tolist()) for name, row in zip(batch.ids, logprobs_T.split(sizes), strict=True)}
     return out
+
+
+def _by_id(groups: Sequence[Group], rows: Sequence[Sequence[tuple[float, ...] | None]]) -> dict[str, Any]:
+    """Rows by trajectory."""
+    ids = (t.id for g in groups for t in g.trajectories)
+    return dict(zip(ids, (row for group in rows for row in group), strict=True))
 
 
 def _penalised(group: Group, old: Rows, ref: Rows, cfg: Config) -> Group:

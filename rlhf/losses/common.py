@@ -190,6 +190,8 @@ def _streams(batch: Batch) -> dict[Stream, Tensor | None]:
         Stream.OLD_LOGPROBS: batch.old_logprobs_T,
         Stream.ROLLOUT_LOGPROBS: batch.rollout_logprobs_T,
         Stream.REF_LOGPROBS: batch.ref_logprobs_T,
+        Stream.VALUES: batch.values_T,
+        Stream.RETURNS: batch.returns_T,
     }
 
 

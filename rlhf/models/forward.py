@@ -5,7 +5,8 @@ vocabulary run on chunks of target tokens and are recomputed in the backward pas
 chunk and never with T × V. Prompt tokens never reach the head, and a prompt that samples share is computed once.
 
 The log-probs are those of the sampled distribution: temperature, top-k and top-p are applied as the engine applies
-them (`rlhf.core.sampling.transform`), with the target token kept in the support.
+them (`rlhf.core.sampling.transform`), with the target token kept in the support. A critic has one value per target
+instead: that of the tokens before it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.types import Batch, ForwardOut, Span
+from rlhf.core.types import Batch, ForwardOut, Span, ValuesOut
 from rlhf.models import attention
 
 MIB = 2**20
@@ -39,15 +40,22 @@ class ForwardSpec:
     """Keep the graph of the entropy, for an entropy bonus."""
 
 
-def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut:
-    """Log-probs and entropies [T] of a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
+def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut | ValuesOut:
+    """What a model says about a batch's targets. The model must use `packed_sdpa` (see `use_packed`)."""
     return read(Scorer(model)(batch, spec), spec)
 
 
-def read(stats_2T: Tensor, spec: ForwardSpec) -> ForwardOut:
-    """What a `Scorer` returned."""
-    logprobs_T, entropy_T = stats_2T
+def read(found: Tensor, spec: ForwardSpec) -> ForwardOut | ValuesOut:
+    """What a `Scorer` returned: [2, T] of a policy, [T] of a critic."""
+    if found.ndim == 1:
+        return ValuesOut(values_T=found)
+    logprobs_T, entropy_T = found
     return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T if spec.entropy_gradient else entropy_T.detach())
+
+
+def scores(out: ForwardOut | ValuesOut) -> Tensor:
+    """[T]: the log-probs of a policy, the values of a critic."""
+    return out.values_T if isinstance(out, ValuesOut) else out.logprobs_T
 
 
 class Scorer(nn.Module):
@@ -60,10 +68,11 @@ class Scorer(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.heads = Heads(output_head(model))
+        head = output_head(model)
+        self.heads = Values(head) if has_values(model) else Heads(head)
 
     def forward(self, batch: Batch, spec: ForwardSpec) -> Tensor:
-        """Log-probs and entropies [2, T]."""
+        """Log-probs and entropies [2, T], or values [T]."""
         layout = attention.packing(batch.spans, batch.tokens_N.device)
         hidden_ND = self.model.base_model(
             input_ids=batch.tokens_N[None],
@@ -101,11 +110,45 @@ class Heads(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+class Values(nn.Module):
+    """The head of a critic, on the parameters of the model's own."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> Tensor:
+        """Values [T]."""
+        # Not a product of a matrix and a vector: on CPUs its rounding follows from where in memory the vector lies, and
+        # a run that goes on from a checkpoint would no longer be the same to the bit.
+        values_T = (hidden_TD * self.weight[0]).sum(dim=-1)
+        values_T = values_T if self.bias is None else values_T + self.bias[0]
+        return values_T if values_T.dtype == torch.float64 else values_T.float()
+
+
+def has_values(model: PreTrainedModel) -> bool:
+    """Whether the model is a critic: it has no distribution over tokens."""
+    return model.get_output_embeddings() is None
+
+
 def output_head(model: PreTrainedModel) -> nn.Linear:
-    """The layer that makes logits of hidden states."""
-    head = model.get_output_embeddings()
+    """The layer that makes logits, or values, of hidden states."""
+    head = value_head(model) if has_values(model) else model.get_output_embeddings()
     assert isinstance(head, nn.Linear), "use_packed has checked that the model ends with a linear layer"
     return head
+
+
+def value_head(model: PreTrainedModel) -> nn.Linear:
+    """The only linear layer beside the body of a model for token classification: `score`, or `classifier`.
+
+    Raises:
+        DataError: there is none, or there are several.
+    """
+    found = [layer for layer in model.children() if isinstance(layer, nn.Linear)]
+    if len(found) != 1 or found[0].out_features != 1:
+        problem = f"{type(model).__name__} does not end with one linear layer that gives one value per token"
+        raise DataError("critic.path", problem, fix="use a policy, or a token classifier with one label")
+    return found[0]
 
 
 def use_packed(model: PreTrainedModel, *, where: str) -> None:
@@ -127,7 +170,7 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         inner = model.base_model(
             input_ids=tokens[None], position_ids=torch.arange(8, device=device)[None], use_cache=False, packing=layout
         )
-        head = model.get_output_embeddings()
+        head = value_head(model) if has_values(model) else model.get_output_embeddings()
         ours = head(inner.last_hidden_state[0]) if isinstance(head, nn.Linear) else torch.full_like(plain, torch.nan)
     gap = (plain.float() - ours.float()).abs().max().item()
     limit = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.25

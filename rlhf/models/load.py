@@ -8,7 +8,7 @@ filled with random ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,18 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.hub import is_hub_id
+from rlhf.core.types import Head
 from rlhf.models import tiny, tokenizers
 
 DTYPES: dict[str, str | torch.dtype] = {
@@ -109,15 +116,21 @@ def prepare(cfg: Config, folder: Path, *, texts: Iterable[str], seed: int) -> Pa
 
 
 def load_model(
-    path: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+    path: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    head: Head = Head.LOGITS,
 ) -> PreTrainedModel:
-    """A causal language model in evaluation mode.
+    """A causal language model, or a critic, in evaluation mode.
 
     Args:
         path: folder or hub id.
         dtype: a key of `DTYPES`.
         device: a torch device, or auto for the GPU where there is one.
         trust_remote_code: run Python code that the model ships.
+        head: of a critic (a token classifier with one label); one made of a policy's weights starts with values of 0.
 
     Raises:
         DataError: no such model, no safetensors, missing or misshapen weights, or code that is not trusted.
@@ -126,10 +139,12 @@ def load_model(
     place = resolve_device(device)
     folder = local_folder(path, trust_remote_code=trust_remote_code)
     _require_safetensors(folder)
+    values = head is Head.VALUES
     try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+        with quiet(warnings=not values):
+            loaded: Any = (AutoModelForTokenClassification if values else AutoModelForCausalLM).from_pretrained(
                 folder,
+                **({"num_labels": 1} if values else {}),
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
@@ -140,7 +155,10 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(folder, "the model cannot be loaded", error) from error
     model, info = loaded
-    wrong = [f"{name} is missing" for name in sorted(info["missing_keys"])]
+    missing = set(info["missing_keys"])
+    if values:
+        missing -= _zeroed(model, missing)
+    wrong = [f"{name} is missing" for name in sorted(missing)]
     wrong += [f"{name} is {tuple(has)}, not {tuple(want)}" for name, has, want in sorted(info["mismatched_keys"])]
     if wrong:
         raise DataError(
@@ -149,6 +167,17 @@ def load_model(
             fix="use a complete checkpoint of a causal language model whose config.json belongs to it",
         )
     return model.to(place)
+
+
+@torch.no_grad()
+def _zeroed(model: PreTrainedModel, missing: Collection[str]) -> set[str]:
+    """Set those parameters of a critic's head that no checkpoint has given to zero; returns their names."""
+    inner = f"{model.base_model_prefix}."
+    found = {name: p for name, p in model.named_parameters() if name in missing and not name.startswith(inner)}
+    for parameter in found.values():
+        # Under ZeRO-3 this rank's part of it.
+        getattr(parameter, "ds_tensor", parameter).zero_()
+    return set(found)
 
 
 def load_tokenizer(
@@ -240,12 +269,15 @@ def _unusable(where: str | Path, problem: str, error: Exception) -> DataError:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' progress bars."""
-    shown = logging.is_progress_bar_enabled()
+def quiet(*, warnings: bool = True) -> Iterator[None]:
+    """Without transformers' progress bars; a critic made of a policy also without its warning of another head."""
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    if not warnings:
+        logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()

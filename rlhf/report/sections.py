@@ -84,6 +84,18 @@ def _learning(run: Run) -> Section:
             {"update": "actor/ppo_kl", "reference": "actor/kl_loss"},
         ),
         _lines(run, "Clipped tokens", "Share of tokens.", {"clipped": "actor/pg_clipfrac"}, percent=True),
+        _lines(
+            run,
+            "Critic",
+            "What it expects of a token on average, and what came.",
+            {"value": "critic/values/mean", "return": "critic/returns/mean"},
+        ),
+        _lines(
+            run,
+            "Explained variance",
+            "Share of the variance of the returns that the critic's values explain; below 0 they mislead.",
+            {"explained": "critic/vf_explained_var"},
+        ),
         line_chart(
             run,
             title="Learning rate",

@@ -171,6 +171,10 @@ class RankActor(_Actor):
         """See `Learner.logprobs`, for this rank's share."""
         return self._learners[name].logprobs(batches)
 
+    def values(self, name: str, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.values`, for this rank's share."""
+        return self._learners[name].values(batches)
+
     def save(self, name: str, folder: Path) -> None:
         """See `Learner.save`."""
         self._learners[name].save(folder)

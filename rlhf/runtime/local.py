@@ -120,6 +120,10 @@ class LocalLearner:
         """See `Learner.logprobs`."""
         return self._learner.logprobs(batches)
 
+    async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.values`."""
+        return self._learner.values(batches)
+
     async def weights(self) -> Iterable[tuple[str, Tensor]]:
         """See `Learner.weights`."""
         return self._learner.weights()

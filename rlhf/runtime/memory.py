@@ -236,8 +236,8 @@ def activations(shape: Shape, numbers: Numbers, *, scored: int = 0) -> float:
     return norms + attention + numbers.compute * 4 * shape.intermediate
 
 
-def learner(shape: Shape, training: Training) -> list[Part]:
-    """Of one learner rank."""
+def learner(shape: Shape, training: Training, *, values: bool = False) -> list[Part]:
+    """Of one learner rank; `values` of a critic, which has no logits."""
     numbers, tokens = training.numbers, training.tokens
     layer = tokens * activations(shape, numbers, scored=training.scored)
     if training.checkpointing:
@@ -252,7 +252,8 @@ def learner(shape: Shape, training: Training) -> list[Part]:
         casts = float(numbers.casts * (shape.parameters - shape.vocabulary * shape.hidden))
         parts.append(Part(name="weights in bfloat16", size=casts, moments=BACKWARD))
     parts.append(Part(name="activations", size=kept, moments=BACKWARD, fix=fix))
-    parts.append(Part(name="logits of a chunk", size=chunk, moments=BACKWARD, fix="lower learner.chunk_mib"))
+    if not values:
+        parts.append(Part(name="logits of a chunk", size=chunk, moments=BACKWARD, fix="lower learner.chunk_mib"))
     return parts
 
 

@@ -141,6 +141,10 @@ class RemoteRank:
         """See `Learner.logprobs`."""
         return await self._call(self.remote.actor.logprobs.remote(self.name, batches), "logprobs")
 
+    async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.values`."""
+        return await self._call(self.remote.actor.values.remote(self.name, batches), "values")
+
     async def weights(self) -> Iterable[tuple[str, Tensor]]:
         """Never called: weights go from the ranks to the engines, not through the driver."""
         raise AssertionError("a remote learner's weights are sent, not fetched")
@@ -191,6 +195,11 @@ class RemoteLearner(RankGroup):
         """See `Learner.logprobs`."""
         await self._first()
         return await super().logprobs(batches)
+
+    async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.values`."""
+        await self._first()
+        return await super().values(batches)
 
 
 class RemoteGrader:

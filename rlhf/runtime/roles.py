@@ -19,6 +19,7 @@ from rlhf.core.component import Component
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
+from rlhf.core.types import Head
 from rlhf.learner import learner
 from rlhf.learner.learner import Learner
 from rlhf.models import load
@@ -35,10 +36,14 @@ class ModelFolder:
     chat_template: str | None
     """Replaces the tokenizer's own."""
 
-    def open(self, device: str, *, dtype: str | None = None) -> PreTrainedModel:
+    def open(self, device: str, *, dtype: str | None = None, head: Head = Head.LOGITS) -> PreTrainedModel:
         """A fresh copy of the weights on a device, in the type given or else in that of the run."""
         return load.load_model(
-            self.path, dtype=dtype or self.dtype, device=device, trust_remote_code=self.trust_remote_code
+            self.path,
+            dtype=dtype or self.dtype,
+            device=device,
+            trust_remote_code=self.trust_remote_code,
+            head=head,
         )
 
     def resolved(self) -> ModelFolder:
@@ -78,7 +83,7 @@ class EngineRole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerRole:
-    """What trains, or with no loss only gives log-probs."""
+    """What trains, or with no loss only gives log-probs. Its loss says whether it is a policy or a critic."""
 
     model: ModelFolder
     loss: Component | None
@@ -94,7 +99,7 @@ class LearnerRole:
     def build(self, device: str) -> Learner:
         """The learner, in this process; of several ranks that share the model, the one that this process is."""
         return Learner(
-            lambda dtype: self.model.open(device, dtype=dtype),
+            lambda dtype: self.model.open(device, dtype=dtype, head=learner.head(self.loss)),
             self.model.tokenizer(),
             self.cfg,
             device=device,

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 
-from commands import KILLED, Shell, reproducible, rows, tree, write_config
+from commands import KILLED, Shell, reproducible, rows, with_critic, write_config
 
 pytestmark = pytest.mark.cluster
 
@@ -30,10 +30,10 @@ RUNTIME = {
 
 
 def config(folder: Path, **changes: Any) -> Path:
-    """`tiny.yaml` on Ray, with two ZeRO ranks."""
-    content = tree() | {"runtime": RUNTIME | changes.pop("runtime", {})}
-    for stage in ("sft", "rl"):
-        content[stage]["learner"]["backend"] = {"name": "deepspeed_backend", "zero_stage": 2}
+    """`tiny.yaml` with a critic, on Ray, with two ZeRO ranks."""
+    content = with_critic() | {"runtime": RUNTIME | changes.pop("runtime", {})}
+    for held in (content["sft"], content["rl"], content["rl"]["critic"]):
+        held["learner"]["backend"] = {"name": "deepspeed_backend", "zero_stage": 2}
     content["rl"]["loss"] |= changes.pop("loss", {})
     return write_config(folder, content | changes)
 
@@ -84,7 +84,7 @@ def undisturbed(cluster: Shell, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_run_on_ray_is_the_run_of_one_process_up_to_rounding(
     cluster: Shell, undisturbed: Path, tmp_path: Path
 ) -> None:
-    cluster.run("train", write_config(tmp_path, tree()), cwd=tmp_path).ok()
+    cluster.run("train", write_config(tmp_path, with_critic()), cwd=tmp_path).ok()
     alone = reproducible(tmp_path / "runs" / "tiny" / "metrics.jsonl")
     same_up_to_rounding(reproducible(undisturbed / "metrics.jsonl"), alone)
 

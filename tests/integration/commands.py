@@ -128,6 +128,16 @@ def tree(name: str = "tiny") -> dict[str, Any]:
     return yaml.safe_load((HERE / f"{name}.yaml").read_text())
 
 
+def with_critic() -> dict[str, Any]:
+    """`tiny.yaml` with generalised advantages, and the critic that they need."""
+    content = tree()
+    content["rl"] |= {
+        "advantage": {"name": "gae"},
+        "critic": {"learner": {"optimizer": {"lr": 1.0e-3}, "schedule": {"name": "linear", "warmup_updates": 2}}},
+    }
+    return content
+
+
 def write_config(folder: Path, content: dict[str, Any], name: str = "config.yaml") -> Path:
     """A config file in a folder."""
     path = folder / name

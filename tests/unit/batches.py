@@ -18,6 +18,7 @@ from rlhf.core.types import (
     Span,
     StopReason,
     Trajectory,
+    ValuesOut,
     Verdict,
 )
 
@@ -28,6 +29,7 @@ def group(
     stops: Sequence[StopReason] | None = None,
     lengths: Sequence[int] | None = None,
     penalties_GT: tuple[tuple[float, ...], ...] = (),
+    values_GT: tuple[tuple[float, ...], ...] = (),
 ) -> Group:
     """A scored group with one trajectory per value, two tokens long unless `lengths` says otherwise."""
     size = len(values)
@@ -51,7 +53,9 @@ def group(
         for i in range(size)
     )
     rewards = tuple(RewardOut(value=value, verdict=verdicts[i], reason="graded") for i, value in enumerate(values))
-    return Group(prompt=prompt, trajectories=trajectories, rewards=rewards, penalties_GT=penalties_GT)
+    return Group(
+        prompt=prompt, trajectories=trajectories, rewards=rewards, penalties_GT=penalties_GT, values_GT=values_GT
+    )
 
 
 def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Batch:
@@ -97,6 +101,8 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
         ref_logprobs_T=stream(lambda s: s.ref_logprobs),
+        values_T=stream(lambda s: s.values),
+        returns_T=stream(lambda s: s.returns),
     )
 
 
@@ -107,6 +113,8 @@ def targets(
     old: Sequence[float] | None = None,
     rollout: Sequence[float] | None = None,
     ref: Sequence[float] | None = None,
+    values: Sequence[float] | None = None,
+    returns: Sequence[float] | None = None,
 ) -> Batch:
     """A batch given by its target streams alone: sequence s is one context token and `counts[s]` targets."""
     samples: list[Sample] = []
@@ -122,6 +130,8 @@ def targets(
                 old_logprobs=None if old is None else tuple(old[cut]),
                 rollout_logprobs=None if rollout is None else tuple(rollout[cut]),
                 ref_logprobs=None if ref is None else tuple(ref[cut]),
+                values=None if values is None else tuple(values[cut]),
+                returns=None if returns is None else tuple(returns[cut]),
             )
         )
         start += count
@@ -154,12 +164,18 @@ class TinyModel(torch.nn.Module):
         self.head = torch.nn.Parameter(torch.randn(width, vocab, generator=generator, dtype=torch.float64))
 
     def forward(self, batch: Batch) -> ForwardOut:
+        return forward_of_logits(self._hidden_TD(batch) @ self.head, batch.targets_T)
+
+    def values(self, batch: Batch) -> ValuesOut:
+        """The same as a critic, with the first column of the head."""
+        return ValuesOut(values_T=(self._hidden_TD(batch) @ self.head)[:, 0])
+
+    def _hidden_TD(self, batch: Batch) -> Tensor:
         embedded_N, hidden_ND = self.embed[batch.tokens_N], self.embed[batch.tokens_N]
         for span in batch.spans:
             place = torch.tensor([*span.prompt, *span.own])
             hidden_ND = hidden_ND.index_copy(0, place, embedded_N[place].cumsum(dim=0))
-        logits_TV = hidden_ND[batch.predictor_T].tanh() @ self.head
-        return forward_of_logits(logits_TV, batch.targets_T)
+        return hidden_ND[batch.predictor_T].tanh()
 
 
 def numeric_gradient(f: Callable[[Tensor], Tensor], x: Tensor, *, step: float = 1e-6) -> Tensor:

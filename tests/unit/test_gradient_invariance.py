@@ -21,7 +21,7 @@ from rlhf.core import component
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts, LossModule
 from rlhf.core.types import Sample
-from rlhf.losses import ce, common, policy
+from rlhf.losses import ce, common, policy, value
 
 VOCAB = 6
 
@@ -51,6 +51,11 @@ CASES = [
         for how in common.DENOMINATORS
         for term, options in POLICY_TERMS.items()
     ),
+    *(
+        Case(f"value-{how}-{clip}", value, value.Config(aggregate=how, clip=clip))
+        for how in value.AGGREGATES
+        for clip in (None, 0.3)
+    ),
 ]
 
 
@@ -74,6 +79,8 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 old_logprobs=draw() if with_old else None,
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
+                values=draw(),
+                returns=draw(),
             )
         )
     return samples
@@ -101,7 +108,7 @@ def update(case: Case, micro_batches: Sequence[Sequence[Sample]], counts: Counts
     total, metrics = 0.0, []
     for samples in micro_batches:
         batch = pack(samples)
-        out = module.loss(model(batch), batch, case.cfg)
+        out = module.loss(model.values(batch) if case.module is value else model(batch), batch, case.cfg)
         scaled = out.total / common.divisor(module.denominator(case.cfg), counts)
         scaled.backward()
         total += scaled.item()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,12 @@ from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.metrics import values
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Sample
+from rlhf.core.types import Head, Sample
 from rlhf.data.packing import count, pack
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.learner import Config, Learner
 from rlhf.models import load
+from rlhf.models.forward import value_head
 
 LOSSES: dict[str, dict[str, Any]] = {
     "grpo": {"name": "policy", "aggregate": "sequence"},
@@ -31,6 +33,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "dr_grpo": {"name": "policy", "aggregate": "constant", "constant_length": 16},
     "kl_and_entropy": {"name": "policy", "kl_coef": 0.1, "entropy_coef": 0.05},
     "sft": {"name": "ce"},
+    "critic": {"name": "value"},
 }
 SHAPED = Transforms(temperature=0.8, top_p=0.95)
 
@@ -56,13 +59,25 @@ def samples(*, num: int = 9, zeros: Sequence[int] = ()) -> list[Sample]:
                 old_logprobs=stream(size),
                 rollout_logprobs=stream(size),
                 ref_logprobs=stream(size),
+                values=stream(size),
+                returns=stream(size),
             )
         )
     return out
 
 
+def critic() -> Any:
+    """A critic whose head says something."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_model.model(dtype=torch.float64).save_pretrained(folder)
+        made = load.load_model(folder, head=Head.VALUES)
+    torch.nn.init.normal_(value_head(made).weight, generator=torch.Generator().manual_seed(3))
+    return made
+
+
 def learner(model: Any = None, *, loss: str | None = "grpo", version: int = 0, first: int = 0, **settings: Any) -> Any:
-    model = tiny_model.model(dtype=torch.float64) if model is None else model
+    if model is None:
+        model = critic() if loss == "critic" else tiny_model.model(dtype=torch.float64)
     component = None if loss is None else build_component("rlhf.losses", LOSSES[loss], "loss")
     settings = {"optimizer": optimizer.Config(lr=1e-2)} | settings
     return Learner(
@@ -284,3 +299,52 @@ def test_impossible_values_name_their_field(wrong: dict[str, Any], field: str) -
     with pytest.raises(ConfigError) as caught:
         Config(**wrong)
     assert caught.value.where == field
+
+
+def test_a_critic_says_what_it_expects_before_each_target() -> None:
+    made = learner(loss="critic")
+    some = samples()
+    batches = pack(some, token_budget=40)
+    assert len(batches) > 1
+    model = critic()  # without packed attention
+    for batch, values_T in zip(batches, made.values(batches), strict=True):
+        expected = {
+            s.id: model(input_ids=torch.tensor([s.tokens]), use_cache=False).logits[0, s.target_start - 1 : -1, 0]
+            for s in some
+        }
+        torch.testing.assert_close(values_T, torch.cat([expected[name] for name in batch.ids]).detach())
+    with pytest.raises(AssertionError, match="no distribution"):
+        made.logprobs(batches)
+    with pytest.raises(AssertionError, match="no values"):
+        learner().values(batches)
+
+
+def test_a_critic_learns_what_it_is_told_and_is_the_same_after_saving(tmp_path: Path) -> None:
+    made = learner(critic(), loss="critic")
+    some = samples()
+    batches = pack(some, token_budget=1000)
+
+    def error() -> float:
+        found = torch.cat(made.values(batches))
+        return float((found - torch.cat([b.returns_T for b in batches if b.returns_T is not None])).square().mean())
+
+    before = error()
+    for _ in range(10):
+        learnt = [replace(s, values=tuple(row.tolist())) for s, row in zip(some, _rows(made, some), strict=True)]
+        made.forward_backward(pack(learnt, token_budget=1000), counts=count(learnt))
+        made.optim_step()
+    assert error() < before / 2
+    made.save(tmp_path)
+    again = learner(load.load_model(tmp_path, head=Head.VALUES), loss="critic", version=10)
+    again.load(tmp_path)
+    torch.testing.assert_close(again.values(batches), made.values(batches), rtol=0, atol=0)
+
+
+def _rows(made: Any, some: Sequence[Sample]) -> list[Tensor]:
+    """Values of each sample."""
+    found: dict[str, Tensor] = {}
+    batches = pack(some, token_budget=1000)
+    for batch, values_T in zip(batches, made.values(batches), strict=True):
+        sizes = [int(n) for n in batch.target_counts_S.tolist()]
+        found |= dict(zip(batch.ids, values_T.split(sizes), strict=True))
+    return [found[s.id] for s in some]

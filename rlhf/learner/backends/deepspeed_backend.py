@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import Parameter, functional
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
-from rlhf.core.types import Batch, ForwardOut, TensorMeta
+from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend
@@ -185,7 +185,7 @@ class ZeroBackend:
         """Ranks meet in every pass at stages 2 and 3, and all of them need one for `step`."""
         return max(1, self._world.most(own))
 
-    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut:
+    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut | ValuesOut:
         """See `Backend.forward`."""
         with self._lean():
             return read(self._engine(batch, spec), spec)

@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from rlhf.core.errors import CheckpointError
-from rlhf.core.types import Batch, ForwardOut, TensorMeta
+from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import optimizer, state
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.world import ALONE, World, join
@@ -71,7 +71,7 @@ class TorchBackend:
         """As many as this rank needs: ranks meet in `step` only."""
         return own
 
-    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut:
+    def forward(self, batch: Batch, spec: ForwardSpec) -> ForwardOut | ValuesOut:
         """See `Backend.forward`."""
         with optimizer.autocast(self.model.device.type, self._cfg.precision):
             return forward(self.model, batch, spec)
