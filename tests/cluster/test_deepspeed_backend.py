@@ -84,7 +84,8 @@ def assert_same(found: Trained, expected: Trained, *, atol: float = 1e-5) -> Non
 def test_two_ranks_train_as_plain_torch_does(two: Ranks, folders: dict[str, Path], stage: int, loss: str) -> None:
     expected = reference(folders["small"], loss)
     before = load_file(folders["small"] / "model.safetensors")
-    assert all((before[name] - w).abs().max() > 1e-3 for name, w in expected.weights.items()), "updates must matter"
+    moved = {name: (before.get(name, torch.zeros(())) - w).abs().max() for name, w in expected.weights.items()}
+    assert min(moved.values()) > 1e-3, "updates must matter"
     parts = two.run(zero_work.trained, 2, Setup(folders["small"], zero(stage), loss), UPDATES)
     for part in parts:
         assert_same(part, expected)

@@ -28,7 +28,7 @@ from rlhf.core.sampling import Transforms
 from rlhf.core.types import Batch, Sample
 from rlhf.data.packing import count, num_targets, pack
 from rlhf.learner import optimizer, ranks, schedule
-from rlhf.learner.learner import Config, Learner
+from rlhf.learner.learner import Config, Learner, head
 from rlhf.models import forward, load
 
 BUDGET = 18
@@ -54,8 +54,9 @@ class Setup:
 def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learner:
     """The learner of this process."""
     case = LOSSES[setup.loss] if setup.loss else None
+    loss = None if case is None else Component(case.name, case.module, case.cfg)
     return Learner(
-        open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device=setup.device)),
+        open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device=setup.device, head=head(loss))),
         tiny_model.tokenizer(),
         Config(
             backend=build_component("rlhf.learner.backends", setup.backend, "learner.backend"),
@@ -64,7 +65,7 @@ def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learne
             **setup.learner,
         ),
         device=setup.device,
-        loss=None if case is None else Component(case.name, case.module, case.cfg),
+        loss=loss,
         transforms=Transforms(temperature=0.9),
         total_updates=10,
         version=setup.version,

@@ -61,11 +61,11 @@ CASES = [
 
 def make_samples(*, with_old: bool) -> list[Sample]:
     """Eight sequences of very unequal length; one has a hole in its targets, one has no target at all."""
-    rng = random.Random(7)
+    rng, critic = random.Random(7), random.Random(8)
     samples: list[Sample] = []
     for i, count in enumerate([1, 9, 2, 5, 1, 12, 4, 3]):
 
-        def draw(count: int = count) -> tuple[float, ...]:
+        def draw(count: int = count, rng: random.Random = rng) -> tuple[float, ...]:
             return tuple(rng.uniform(-3.0, -0.5) for _ in range(count))
 
         mask = {3: (True, False, False, True, True), 7: (False, False, False)}.get(i)
@@ -79,8 +79,8 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 old_logprobs=draw() if with_old else None,
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
-                values=draw(),
-                returns=draw(),
+                values=draw(rng=critic),
+                returns=draw(rng=critic),
             )
         )
     return samples
