@@ -7,9 +7,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForTokenClassification
 
 from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.types import Head
 from rlhf.models import load, tiny, tokenizers
+from rlhf.models.forward import value_head
 
 TEXTS = ["3+5=8\n#### 8", "naïve 世界", "the theme of the thesis"] * 5
 TEXT = "  a\tb\n\n 世界 don't , . naïve  3+5=8 "
@@ -35,6 +38,31 @@ def test_the_same_seed_gives_the_same_files(made, tmp_path):
     assert names == sorted(path.name for path in again.iterdir()) and "model.safetensors" in names
     for name in names:
         assert (made / name).read_bytes() == (again / name).read_bytes(), name
+
+
+def test_a_critic_of_a_policy_s_weights_starts_with_values_of_0(made, tmp_path, capfd):
+    critic = load.load_model(made, head=Head.VALUES)
+    assert capfd.readouterr() == ("", ""), "transformers would warn of the other head"
+    policy = load.load_model(made)
+    assert torch.equal(critic.get_input_embeddings().weight, policy.get_input_embeddings().weight)
+    head = value_head(critic)
+    assert head.out_features == 1 and not head.weight.any() and not head.bias.any()
+    torch.nn.init.normal_(head.weight)
+    critic.save_pretrained(tmp_path)
+    assert torch.equal(value_head(load.load_model(tmp_path, head=Head.VALUES)).weight, head.weight)
+
+
+def test_a_critic_needs_all_weights_but_those_of_its_head(copy):
+    tensors = load_file(copy / "model.safetensors")
+    save_file({k: v for k, v in tensors.items() if k != "model.norm.weight"}, copy / "model.safetensors")
+    with pytest.raises(DataError, match=r"model\.norm\.weight is missing"):
+        load.load_model(copy, head=Head.VALUES)
+
+
+def test_a_classifier_of_several_labels_is_no_critic(made, tmp_path):
+    AutoModelForTokenClassification.from_pretrained(made, num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"score\.weight is \(3, 128\), not \(1, 128\)"):
+        load.load_model(tmp_path, head=Head.VALUES)
 
 
 def test_another_seed_gives_other_weights(made, tmp_path):

@@ -63,6 +63,16 @@ def test_a_reference_is_there_when_a_stage_looks_at_one() -> None:
     assert rank(read("rl.loss.kl_coef=0.1"), 1)["reference: weights"] == 4000
 
 
+def test_a_critic_is_a_second_learner_without_logits() -> None:
+    found = rank(read("rl.advantage.name=gae", "rl.critic.learner.micro_batch_tokens=100"), 1)
+    mine = {name.removeprefix("critic: "): size for name, size in found.items() if name.startswith("critic: ")}
+    policy = {name.removeprefix("learner: "): size for name, size in found.items() if name.startswith("learner: ")}
+    assert policy.keys() - mine.keys() == {"logits of a chunk"}
+    assert mine.pop("activations") < policy.pop("activations"), "a batch of its own"
+    assert mine == {name: policy[name] for name in mine}
+    assert not any(name.startswith("critic: ") for name in rank(read(), 1))
+
+
 def test_a_stage_that_only_generates_holds_weights_and_no_optimizer() -> None:
     assert rank(read("stages=[gen]", "gen.loop=generate"), 0) == {"learner: weights": 4000}
 
