@@ -68,7 +68,7 @@ def _appear(hidden: Path, final: Path, state: dict[str, Any]) -> None:
     files = sorted(p for p in hidden.rglob("*") if p.is_file())
     manifest = {str(p.relative_to(hidden)): _fingerprint(p) for p in files}
     (hidden / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, hidden / _MANIFEST, hidden]:
+    for path in [*files, hidden / _MANIFEST, *sorted({p.parent for p in files} - {hidden}), hidden]:
         _flush(path)
     if final.exists():
         shutil.rmtree(final)

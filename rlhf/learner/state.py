@@ -1,8 +1,9 @@
 """The files that an optimizer leaves in a checkpoint, the same for every backend and number of ranks.
 
-`optimizer.safetensors` holds both moments of every parameter under its name in the model, `optimizer.json` how many
-steps each has taken, and `master_weights.safetensors` the float32 weights behind a model that computes in bfloat16.
-Nothing executable is ever read back.
+In a folder `optimizer`, since what opens a model (vLLM, for one) may take every safetensors file beside it for weights:
+`moments.safetensors` holds both moments of every parameter under its name in the model, `steps.json` how many steps
+each has taken, and `master_weights.safetensors` the float32 weights behind a model that computes in bfloat16. Nothing
+executable is ever read back.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from rlhf.core.types import TensorMeta
 from rlhf.learner import streams
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_STATE = "optimizer.safetensors"
-_STEPS = "optimizer.json"
-_MASTERS = "master_weights.safetensors"
+FOLDER = "optimizer"
+_STATE = f"{FOLDER}/moments.safetensors"
+_STEPS = f"{FOLDER}/steps.json"
+_MASTERS = f"{FOLDER}/master_weights.safetensors"
 
 
 def write_moments(
@@ -41,6 +43,7 @@ def write_moments(
         tensors: their moments, named by `moment`, in the order of `MOMENTS`.
         steps: taken by each of them.
     """
+    _make_room(folder)
     metas = [TensorMeta(moment(p.name, key), p.dtype, p.shape) for p in parameters for key in MOMENTS]
     streams.write(None if folder is None else folder / _STATE, metas, tensors)
     if folder is not None:
@@ -49,7 +52,13 @@ def write_moments(
 
 def write_masters(folder: Path | None, metas: list[TensorMeta], tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Write the float32 weights of a model that computes with others."""
+    _make_room(folder)
     streams.write(None if folder is None else folder / _MASTERS, metas, tensors)
+
+
+def _make_room(folder: Path | None) -> None:
+    if folder is not None:
+        (folder / FOLDER).mkdir(exist_ok=True)
 
 
 def moment(parameter: str, key: str) -> str:

@@ -7,7 +7,10 @@ stage needs no new process.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,35 +20,42 @@ from torch import Tensor
 from torch.distributed import TCPStore
 
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts, Receiver, Transfer
+from rlhf.core.protocols import Counts, Engine, Receiver, Transfer
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Batch, Completion, Request, UpdateStats
 from rlhf.learner.learner import Learner
 from rlhf.runtime import host
-from rlhf.runtime.process import Process, Surroundings
+from rlhf.runtime.process import Process, R, Surroundings
 from rlhf.runtime.roles import EngineRole, LearnerRole
 from rlhf.runtime.sending import Order, Sent, Way, way
 from rlhf.sync.buckets import Bucket, checksums
 
+MEETING_BACKLOG = 2048
+"""Ranks that may come at the same moment."""
 
-class _Actor(Process):
+
+class _Actor(Process[R]):
     """A process that computes with tensors."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
         host.prepare(around.threads)
+        self._around = around
 
 
-class EngineActor(_Actor):
+class EngineActor(_Actor[EngineRole]):
     """An engine in a process of its own.
 
     Calls come from several threads. An engine that cannot be interrupted is used by one at a time: a pause waits for
     the end of what is being generated, and what comes while it is paused waits for `resume`.
     """
 
-    def __init__(self, role: EngineRole, around: Surroundings) -> None:
-        super().__init__(around)
-        self._engine = role.build(around.device)
+    _engine: Engine
+    _turn: threading.Lock | None
+
+    def prepare(self, role: EngineRole) -> None:
+        """Open the model."""
+        self._engine = role.build(self._around.device)
         self._turn = None if self._engine.interruptible else threading.Lock()
 
     def interruptible(self) -> bool:
@@ -114,24 +124,30 @@ class EngineActor(_Actor):
         self._engine.wake()
 
 
-class RankActor(_Actor):
+class RankActor(_Actor[None]):
     """One rank of the run's learners."""
 
     def __init__(self, around: Surroundings) -> None:
         super().__init__(around)
-        self._rank, self._around = 0, around
+        self._rank = 0
         self._meeting: TCPStore | None = None
         self._learners: dict[str, Learner] = {}
         self._ways: dict[str, tuple[Order, Way]] = {}
         """To the engines, by learner, with what they were made for."""
 
     def meeting(self) -> tuple[str, int]:
-        """Open the place where ranks meet, on the first of them, at a port that the system picks and keeps for us."""
+        """Open the place where ranks meet, on the first of them: at Ray's address of the node, where others do not
+        listen, and at a port that the system picks and keeps for us."""
         import ray
 
         address = ray.util.get_node_ip_address()
-        self._meeting = TCPStore(address, 0, is_master=True, wait_for_workers=False)
-        return address, self._meeting.port
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((address, 0), family=family, backlog=MEETING_BACKLOG) as server:
+            port: int = server.getsockname()[1]
+            self._meeting = TCPStore(
+                address, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
+            )
+        return address, port
 
     def join(self, address: str, port: int, rank: int, ranks: int) -> None:
         """Say who this is and where the ranks meet, as torch.distributed reads it."""
@@ -145,6 +161,8 @@ class RankActor(_Actor):
             # The place is open already: the first rank comes to it as the others do.
             "TORCHELASTIC_USE_AGENT_STORE": "True",
         }
+        if sys.platform == "linux" and ipaddress.ip_address(address).is_loopback:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
     def open(self, name: str, role: LearnerRole) -> None:
         """Make a learner.

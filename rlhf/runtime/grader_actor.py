@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from rewards.pool import WorkerPool
 from rlhf.core.types import Group
 from rlhf.runtime.grading import GraderRole
-from rlhf.runtime.process import Process, Surroundings
+from rlhf.runtime.process import Process
 
 
-class GraderActor(Process):
+class GraderActor(Process[GraderRole]):
     """Rewards in a process of its own, with killable workers of its own."""
 
-    def __init__(self, role: GraderRole, around: Surroundings) -> None:
-        super().__init__(around)
+    _role: GraderRole
+    _pool: WorkerPool
+
+    def prepare(self, role: GraderRole) -> None:
+        """Start the workers."""
         self._role, self._pool = role, WorkerPool()
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:

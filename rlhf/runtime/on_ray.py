@@ -179,7 +179,7 @@ class RayRuntime:
         return engine
 
     async def _another(
-        self, kind: Callable[..., Any], role: Role, lost: Remote, *arguments: object, calls: int = 1
+        self, kind: Callable[..., Any], role: Role, lost: Remote, work: object, *, calls: int = 1
     ) -> Remote:
         """Another process in the place of one that is lost.
 
@@ -191,7 +191,8 @@ class RayRuntime:
         if lost.node not in {node.name for node in ray_nodes.alive()}:
             raise LostError(lost.name, f"its node {lost.node[:8]} is gone")
         seats = self._placed.of(role)[lost.index]
-        return await self._ready(self._spawn(kind, seats, *arguments, calls=calls), seats)
+        actor = self._spawn(kind, seats, calls=calls)
+        return await self._ready(actor, actor.start.remote(work), seats)
 
     async def _spawn_ranks(self) -> list[Remote]:
         ranks = await self._all(RankActor, Role.RANK)
@@ -201,13 +202,19 @@ class RayRuntime:
             await call(answer, self._watch, role=rank.name, phase="join")
         return ranks
 
-    async def _all(self, kind: Callable[..., Any], role: Role, *arguments: object, calls: int = 1) -> list[Remote]:
-        """Start every member of a role; all start at once, and are ready when this returns."""
-        members = self._placed.of(role)
-        actors = [self._spawn(kind, seats, *arguments, calls=calls) for seats in members]
-        return [await self._ready(actor, seats) for actor, seats in zip(actors, members, strict=True)]
+    async def _all(self, kind: Callable[..., Any], role: Role, work: object = None, *, calls: int = 1) -> list[Remote]:
+        """Start every member of a role; all start at once, and are ready when this returns.
 
-    def _spawn(self, kind: Callable[..., Any], seats: Sequence[Seat], *arguments: object, calls: int = 1) -> Any:
+        Args:
+            work: what each is told to do.
+            calls: that each answers at the same time.
+        """
+        members = self._placed.of(role)
+        actors = [self._spawn(kind, seats, calls=calls) for seats in members]
+        started = [(actor, actor.start.remote(work)) for actor in actors]
+        return [await self._ready(*one, seats) for one, seats in zip(started, members, strict=True)]
+
+    def _spawn(self, kind: Callable[..., Any], seats: Sequence[Seat], *, calls: int) -> Any:
         """Start an actor in its place; it is not ready yet.
 
         Args:
@@ -227,12 +234,12 @@ class RayRuntime:
             "runtime_env": {"env_vars": environment},
         }
         remote: Any = ray.remote(kind)
-        return remote.options(**options).remote(*arguments, around)
+        return remote.options(**options).remote(around)
 
-    async def _ready(self, actor: Any, seats: Sequence[Seat]) -> Remote:
+    async def _ready(self, actor: Any, answer: Any, seats: Sequence[Seat]) -> Remote:
         role = seats[0].role.value
         name, phase = f"{role} {seats[0].index}", f"start of {role}"
-        node, pid = await call(actor.where.remote(), self._watch, role=name, phase=phase)
+        node, pid = await call(answer, self._watch, role=name, phase=phase)
         return Remote(actor, name, seats[0].index, node, pid)
 
     async def _report(self, missed: Missed) -> None:

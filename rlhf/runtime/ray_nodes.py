@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +29,7 @@ LOOK_S = 20
 """How long a node is given to say what its actors do."""
 CONNECT_S = 20
 """How long the address of Ray is given to answer."""
+LOOPBACK = "127.0.0.1"
 
 
 def connect(cfg: Config) -> None:
@@ -38,7 +41,7 @@ def connect(cfg: Config) -> None:
     if cfg.address is not None:
         try:
             _look_for(cfg.address)
-            ray.init(address=cfg.address, log_to_driver=False)
+            ray.init(address=cfg.address, log_to_driver=False, logging_level=logging.WARNING)
         except OSError as error:
             fix = "start it (ray start --head), check the address and RAY_AUTH_TOKEN, or set runtime.address=null"
             raise ConfigError("runtime.address", f"there is no Ray at {cfg.address}: {error}", fix=fix) from error
@@ -46,14 +49,31 @@ def connect(cfg: Config) -> None:
     # Cores are a matter of booking: a laptop with two of them runs four roles, which take turns.
     gpus = 0 if cfg.gpus == "0" else None
     need = placement.needed(cfg, on_gpus=False)
-    ray.init(
-        address="local",  # else it would join one that somebody else has started on this machine
-        num_cpus=max(os.cpu_count() or 1, int(-(-need.cpus // 1))),
-        num_gpus=gpus,
-        include_dashboard=False,
-        object_store_memory=cfg.object_store_mib * 2**20,
-        log_to_driver=False,
-    )
+    with _on_loopback():
+        ray.init(
+            address="local",  # else it would join one that somebody else has started on this machine
+            num_cpus=max(os.cpu_count() or 1, int(-(-need.cpus // 1))),
+            num_gpus=gpus,
+            include_dashboard=False,
+            object_store_memory=cfg.object_store_mib * 2**20,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address=LOOPBACK,
+        )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray's processes listen on the loopback interface alone when that is their address, but Ray would take it for the
+    machine's own, and then listens on every interface. A private name of Ray 2.60."""
+    from ray._private import services
+
+    replaced = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = replaced
 
 
 def _look_for(address: str) -> None:

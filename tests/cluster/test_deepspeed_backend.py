@@ -178,9 +178,9 @@ def test_training_goes_on_elsewhere_as_if_it_had_never_stopped(
 
     run(start, zero_work.saved, range(3), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    weights = {"model.safetensors", "optimizer.json", "optimizer.safetensors"}
-    assert weights | {"config.json", "generation_config.json", "tokenizer.json"} <= names
-    assert {name for name in names if not name.endswith((".json", ".jinja"))} == weights - {"optimizer.json"}
+    assert {"config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert {name for name in names if not name.endswith((".json", ".jinja"))} == {"model.safetensors", "optimizer"}
+    assert {path.name for path in (tmp_path / "optimizer").iterdir()} == {"moments.safetensors", "steps.json"}
     expected = zero_work.trained(0, 1, Setup(folders["small"], TORCH, loss, optimizer=rate), UPDATES)
     for end in ends:
         for part in run(end, zero_work.continued, tmp_path, range(3, 5)):
@@ -199,7 +199,9 @@ def test_bfloat16_goes_on_from_its_master_weights(
     assert all(tensor.dtype == torch.bfloat16 for tensor in part.weights.values())
     assert_same(part, whole, atol=0)
     assert part.norms == whole.norms[3:]
-    masters, stored = (load_file(tmp_path / "half" / f"{name}.safetensors") for name in ("master_weights", "model"))
+    masters, stored = (
+        load_file(tmp_path / "half" / f"{name}.safetensors") for name in ("optimizer/master_weights", "model")
+    )
     assert all(torch.equal(masters[name].bfloat16(), tensor) for name, tensor in stored.items())
     assert any(not torch.equal(masters[name], tensor.float()) for name, tensor in stored.items())
 
@@ -209,7 +211,7 @@ def test_plain_torch_takes_over_master_weights_or_says_that_it_cannot(
 ) -> None:
     setup = Setup(folders["llama"], zero(2), optimizer={"precision": "bfloat16"})
     two.run(zero_work.saved, 2, setup, range(2), tmp_path)
-    masters = load_file(tmp_path / "master_weights.safetensors")
+    masters = load_file(tmp_path / "optimizer" / "master_weights.safetensors")
     plain = zero_work.make(Setup(tmp_path, TORCH), lambda dtype: zero_work.load.load_model(tmp_path, dtype="float32"))
     plain.load(tmp_path)
     assert all(torch.equal(tensor, masters[name]) for name, tensor in plain.weights())
@@ -223,7 +225,7 @@ def test_bfloat16_takes_over_the_float32_weights_of_plain_torch(
     zero_work.saved(0, 1, Setup(folders["llama"], TORCH), range(2), tmp_path / "plain")
     setup = Setup(tmp_path / "plain", zero(3), optimizer={"precision": "bfloat16"}, version=2)
     two.run(zero_work.taken_over, setup, tmp_path / "again")
-    masters = load_file(tmp_path / "again" / "master_weights.safetensors")
+    masters = load_file(tmp_path / "again" / "optimizer" / "master_weights.safetensors")
     for name, tensor in load_file(tmp_path / "plain" / "model.safetensors").items():
         assert torch.equal(masters[name], tensor)
 

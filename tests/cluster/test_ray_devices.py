@@ -66,7 +66,14 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Model
     """A Ray that believes in four GPUs, and a model."""
 
     def connect(cfg: Config) -> None:
-        ray.init(num_cpus=8, num_gpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+        ray.init(
+            address="local",
+            num_cpus=8,
+            num_gpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=100 * 2**20,
+        )
 
     monkeypatch.setattr(ray_nodes, "connect", connect)
     tiny_model.model().save_pretrained(tmp_path)

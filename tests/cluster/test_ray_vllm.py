@@ -12,7 +12,8 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
-from commands import Shell, rows, tree, write_config
+from commands import KILLED, Shell, rows, tree, write_config
+from faults.engine import PORTS
 
 pytestmark = pytest.mark.cluster
 HERE = Path(__file__).parent
@@ -38,19 +39,33 @@ def shell() -> Iterator[Shell]:
 
 def test_sampler_and_trainer_agree_after_every_sync_also_when_an_engine_is_lost(shell: Shell, tmp_path: Path) -> None:
     made = content(zero_stage=3)
-    made["engine"] |= {"name": "faults.mortal_vllm", "faults": ["kill@8"]}
+    made["engine"] |= {"name": "faults.mortal_vllm", "faults": ["look@7", "kill@8"]}
     done = shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
     assert "weights go from 2 ranks to 1 engines by shm" in done.stdout
     assert done.stdout.count("engine 0 was lost: starting another one in its place") == 1, done.stdout
+    ports = [line.split(" ", 1) for line in (tmp_path / PORTS).read_text().splitlines()]
+    assert {"raylet", "gcs_server", "ray::RankActor"} < {name.split(".")[0] for _, name in ports}, ports
+    assert {address for address, _ in ports} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, ports
     steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
     assert len(steps) == 7 and all(row["timing_s/sync"] > 0 for row in steps)
     assert max(row["training/rollout_logprobs_diff_max"] for row in steps) < EXACT
 
 
-def test_rollouts_run_ahead_and_are_weighed(shell: Shell, tmp_path: Path) -> None:
+def test_rollouts_run_ahead_and_are_weighed_also_after_a_kill(shell: Shell, tmp_path: Path) -> None:
     path = write_config(tmp_path, content(zero_stage=1, max_staleness=2))
+    died = shell.run("train", path, cwd=tmp_path, kill="rlhf.loops.recorder:Recorder.step#10")
+    assert died.code == KILLED, died.stderr
     shell.run("train", path, cwd=tmp_path).ok()
     steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
     assert len(steps) == 7 and 0 < max(row["staleness/max"] for row in steps) <= 2 * 2
     trained = [row["id"] for row in rows(tmp_path / "runs" / "tiny" / "samples.jsonl")]
     assert len(set(trained)) == len(trained), "no sample twice"
+
+
+def test_what_an_engine_refuses_is_said_and_not_tried_again(shell: Shell, tmp_path: Path) -> None:
+    made = content(zero_stage=1)
+    made["model"]["dtype"] = "float64"
+    for stage in ("sft", "rl"):
+        made[stage]["learner"]["backend"] = {"name": "torch_backend"}
+    done = shell.run("train", write_config(tmp_path, made), cwd=tmp_path)
+    done.refused("engine.dtype", "vLLM has no float64")

@@ -16,6 +16,8 @@ from vllm_models import SHAPED, engine, folder, gap, logprobs, model, requests, 
 
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.sampling import Sampling
+from rlhf.learner import optimizer
+from rlhf.learner.backends.torch_backend import TorchBackend
 from rollout import vllm_engine
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -107,8 +109,11 @@ def test_two_workers_share_a_model(tmp_path: Path) -> None:
 
 
 def test_a_closed_engine_says_so_and_a_new_one_takes_its_place(tmp_path: Path) -> None:
-    first = engine(folder(model(), tmp_path))
+    made = model()
+    first = engine(folder(made, tmp_path))
     done = first.generate(requests(), sampling=SHAPED)
+    # That of a checkpoint from the middle of a stage.
+    TorchBackend(made, optimizer.Config()).save(tmp_path)
     second = engine(tmp_path)
     with pytest.raises(RuntimeError, match="is closed"):
         first.generate(requests(), sampling=SHAPED)

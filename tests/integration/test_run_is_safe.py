@@ -156,7 +156,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["optimizer.safetensors", "manifest.json"])
+@pytest.mark.parametrize("name", ["optimizer/moments.safetensors", "manifest.json"])
 def test_a_damaged_checkpoint_is_named_and_the_printed_fix_works(
     name: str, shell: Shell, finished: Path, tmp_path: Path
 ) -> None:

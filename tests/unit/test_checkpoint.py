@@ -99,7 +99,7 @@ def test_every_file_is_on_disk_before_the_checkpoint_appears(tmp_path: Path, mon
         fsync(handle)
 
     def rename(source: Path, target: Path) -> None:
-        assert flushed == {"model.safetensors", "vocab.json", "state.json", "manifest.json", source.name}
+        assert flushed == {"model.safetensors", "vocab.json", "state.json", "manifest.json", "tokenizer", source.name}
         move(source, target)
 
     monkeypatch.setattr(os, "fsync", note)

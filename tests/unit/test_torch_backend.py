@@ -72,7 +72,7 @@ def test_moments_have_the_decay_asked_for(betas: list[float] | None, tmp_path: P
 def moments_of(made: TorchBackend, folder: Path) -> dict[str, dict[str, Tensor]]:
     """The moments by parameter, as they are stored."""
     made.save(folder)
-    stored = load_file(folder / "optimizer.safetensors")
+    stored = load_file(folder / "optimizer" / "moments.safetensors")
     names = [name for name, _ in made.model.named_parameters()]
     return {name: {k: stored[f"{name}.{k}"] for k in ("exp_avg", "exp_avg_sq")} for name in names}
 
@@ -131,7 +131,7 @@ def test_a_state_before_the_first_step_is_empty_and_loads(tmp_path: Path) -> Non
     backend().save(tmp_path)
     made = backend()
     made.load(tmp_path)
-    assert json.loads((tmp_path / "optimizer.json").read_text()) == {}
+    assert json.loads((tmp_path / "optimizer" / "steps.json").read_text()) == {}
 
 
 def assert_equal(some: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -145,7 +145,7 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     accumulate(other, 0)
     other.step(1.0)
     other.save(tmp_path)
-    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors.*unknown parameters.*transformer"):
+    with pytest.raises(CheckpointError, match=r"moments\.safetensors.*unknown parameters.*transformer"):
         backend().load(tmp_path)
 
 
@@ -170,18 +170,19 @@ def test_moments_of_two_parameters_that_took_different_steps_are_not_counted_tog
     made.save(tmp_path)
     known = [name for name, _ in made.model.named_parameters()]
     assert state.Stored(tmp_path, known=known).common_steps() == 1
-    counts = json.loads((tmp_path / "optimizer.json").read_text())
-    (tmp_path / "optimizer.json").write_text(json.dumps(counts | {known[0]: 2.0}))
+    counts = json.loads((tmp_path / "optimizer" / "steps.json").read_text())
+    (tmp_path / "optimizer" / "steps.json").write_text(json.dumps(counts | {known[0]: 2.0}))
     with pytest.raises(CheckpointError, match=r"some parameters have taken 1\.0 steps and others 2\.0"):
         state.Stored(tmp_path, known=known).common_steps()
 
 
-def test_nothing_that_could_run_code_is_written(tmp_path: Path) -> None:
+def test_nothing_that_could_run_code_is_written_and_nothing_beside_the_model(tmp_path: Path) -> None:
     made = backend()
     accumulate(made, 0)
     made.step(1.0)
     made.save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["optimizer.json", "optimizer.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["optimizer"], "nothing that could be taken for weights"
+    assert sorted(p.name for p in (tmp_path / "optimizer").iterdir()) == ["moments.safetensors", "steps.json"]
 
 
 def test_precision() -> None:

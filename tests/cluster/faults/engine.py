@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from rlhf.core.types import Completion, Request
 from rollout import transformers_engine
 from rollout.transformers_engine import TransformersEngine
 
+PORTS = Path("ports.txt")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(transformers_engine.Config):
@@ -22,7 +24,8 @@ class Config(transformers_engine.Config):
 
     faults: list[str] = field(default_factory=list[str])
     """`kill@7`: SIGKILL at the first sample of step 7; `stop@7`: SIGSTOP; `node@7`: SIGKILL to Ray's process of the
-    node that is not the first, at the first sample of step 7 or a later one."""
+    node that is not the first, at the first sample of step 7 or a later one; `look@7`: nothing, but the ports that are
+    listened on then are written down."""
 
 
 def build(cfg: Config, spec: EngineSpec) -> BreakingEngine:
@@ -42,8 +45,25 @@ def strike(faults: Sequence[str], step: int) -> None:
             continue
         if kind == "node":
             _lose_a_node()
+        elif kind == "look":
+            PORTS.write_text("\n".join(_listening()))
         else:
             os.kill(os.getpid(), signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
+
+
+def _listening() -> Iterator[str]:
+    """Address and process of every port that this run's Ray, its driver and its actors listen on."""
+    import psutil
+
+    token = os.environ["RAY_AUTH_TOKEN"]
+    driver = psutil.Process().parents()[1].pid
+    for process in psutil.process_iter():
+        try:
+            if process.pid == driver or process.environ().get("RAY_AUTH_TOKEN") == token:
+                found = process.net_connections("tcp")
+                yield from (f"{c.laddr.ip} {process.name()}" for c in found if c.status == psutil.CONN_LISTEN)
+        except psutil.Error:
+            continue
 
 
 def _lose_a_node() -> None:
