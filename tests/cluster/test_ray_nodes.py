@@ -68,6 +68,14 @@ def test_a_run_shrinks_to_the_nodes_that_are_left(shell: Shell, cluster: Cluster
     assert len(set(trained)) == len(trained)
 
 
+def test_a_run_ends_that_may_not_shrink(shell: Shell, cluster: Cluster, tmp_path: Path) -> None:
+    two_nodes(cluster)
+    engine = {"name": "faults.engine", "faults": ["node@8"]}
+    done = shell.run("train", config(tmp_path, cluster, engine=engine, nodes=2, engines=4), cwd=tmp_path)
+    assert (tmp_path / ".struck-node@8").exists()
+    done.refused("runtime.nodes", "2 are asked for, 1 are there")
+
+
 def fill(cluster: Cluster) -> list[Any]:
     """Take the object store's room, as another job would."""
     ray.init(address=cluster.address, log_to_driver=False)
