@@ -1,9 +1,10 @@
-"""Combines rewards: one weighted sum per trajectory, with a breakdown that explains it.
+"""Combines rewards: one number per trajectory, with a breakdown that explains it.
 
-Called by the loops between sampling and advantages. The value is the sum of weight * value over the components; the
-first one is the primary and provides verdict, reason and extracted answer. Where a component with a weight gives None,
-so does the sum: its verdict and reason take over, the reason with `@name` when it is not the primary. Ungraded is
-never 0.
+Called by the loops between sampling and advantages. The value is the sum of weight * value over the components, times
+weight * value of those that `multiply` names; where one of the `gates` gives nothing above 0, it is `gate_value`. The
+first component is the primary and provides verdict, reason and extracted answer. Where a component that counts
+gives None, so does the whole: its verdict and reason take over, the reason with `@name` when it is not the primary.
+Ungraded is never 0.
 
 Boundary: a component that raises costs its group (`crash/<ExceptionName>`, counted and logged), never the run. Only a
 `UserError`, which says what to mend in the config, goes through.
@@ -16,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from rewards import base
@@ -37,12 +38,23 @@ class RubricConfig:
 
     truncated_value: float | None = None
     """What an answer that ran out of tokens gets in place of its reward; null grades it like any other."""
+    gates: list[str] = field(default_factory=list[str])
+    """Rewards that must be above 0 for the others to count, for example a format; `weight: 0` makes one a gate only."""
+    gate_value: float = 0.0
+    """What an answer gets that does not pass a gate; the reason is `gate/NAME`."""
+    multiply: list[str] = field(default_factory=list[str])
+    """Rewards that the sum of the others is multiplied with instead of being added to."""
     concurrency: int = 1
     """Groups graded at the same time. More than 1 pays off when rewards wait for worker processes."""
 
     def __post_init__(self) -> None:
         if self.truncated_value is not None and not math.isfinite(self.truncated_value):
             raise ConfigError("truncated_value", f"{self.truncated_value} is not finite", fix="use 0, -1 or null")
+        if not math.isfinite(self.gate_value):
+            raise ConfigError("gate_value", f"{self.gate_value} is not finite", fix="use 0, or -1")
+        if both := sorted({*self.gates} & {*self.multiply}):
+            fix = "name it in one of them"
+            raise ConfigError("multiply", f"'{both[0]}' is a gate too, which is a product with 0 or 1", fix=fix)
         if self.concurrency < 1:
             raise ConfigError("concurrency", f"{self.concurrency} grades nothing", fix="use 1 or more")
 
@@ -92,7 +104,7 @@ def _score_group(group: Group, components: Mapping[str, Component], cfg: RubricC
     weights = {name: cast(base.RewardConfig, component.config).weight for name, component in components.items()}
     out: list[RewardOut] = []
     for g, trajectory in enumerate(group.trajectories):
-        total = _combine({name: outs[g] for name, outs in columns.items()}, weights)
+        total = _combine({name: outs[g] for name, outs in columns.items()}, weights, cfg)
         out.append(_truncate(total, trajectory, cfg))
     return out
 
@@ -113,20 +125,27 @@ def _component_outs(name: str, component: Component, group: Group, tools: Tools)
     return outs
 
 
-def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float]) -> RewardOut:
+def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: RubricConfig) -> RewardOut:
     primary = next(iter(outs))
     breakdown: dict[str, float | None] = {name: out.value for name, out in outs.items()}
     for name, out in outs.items():
         breakdown |= {f"{name}/{key}": value for key, value in out.breakdown.items()}
-    total = 0.0
+    total, factor, closed = 0.0, 1.0, ""
     for name, out in outs.items():
-        if weights[name] == 0:
+        if weights[name] == 0 and name not in cfg.gates:
             continue
         if out.value is None:
             reason = out.reason if name == primary else f"{out.reason}@{name}"
             return replace(outs[primary], value=None, verdict=out.verdict, reason=reason, breakdown=breakdown)
-        total += weights[name] * out.value
-    return base.finite(replace(outs[primary], value=total, breakdown=breakdown))
+        if name in cfg.gates and out.value <= 0:
+            closed = closed or name
+        if name in cfg.multiply:
+            factor *= weights[name] * out.value
+        else:
+            total += weights[name] * out.value
+    if closed:
+        return replace(outs[primary], value=cfg.gate_value, reason=f"gate/{closed}", breakdown=breakdown)
+    return base.finite(replace(outs[primary], value=total * factor, breakdown=breakdown))
 
 
 def _truncate(out: RewardOut, trajectory: Trajectory, cfg: RubricConfig) -> RewardOut:

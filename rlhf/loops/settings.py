@@ -136,6 +136,7 @@ def parse(loaded: config.Loaded) -> Experiment:
         fix = "give each stage a block of its own; a block can inherit with YAML anchors"
         raise ConfigError("stages", f"{settings.stages} runs a block twice", fix=fix)
     settings = _with_task_rewards(settings)
+    _check_rubric(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
     _check_tensor_parallel(settings)
@@ -160,6 +161,18 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         if source is not None and (source >= place or stages[source].loop != "generate"):
             problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
             raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
+
+
+def _check_rubric(settings: Settings) -> None:
+    """Gates and factors are rewards of this run, and something is left to be added up."""
+    rubric = settings.rubric
+    for key, names in (("gates", rubric.gates), ("multiply", rubric.multiply)):
+        for name in names:
+            if name not in settings.rewards:
+                fix = did_you_mean(name, settings.rewards)
+                raise ConfigError(f"rubric.{key}", f"there is no reward '{name}'", fix=fix)
+    if set(settings.rewards) <= set(rubric.multiply):
+        raise ConfigError("rubric.multiply", "leaves no reward to be multiplied", fix="take one of them out")
 
 
 def _check_tensor_parallel(settings: Settings) -> None:

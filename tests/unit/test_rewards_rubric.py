@@ -198,3 +198,53 @@ def test_the_package_imports_fast_and_alone() -> None:
     seconds, heavy = run.stdout.strip().split(" ", 1)
     assert heavy == "[]"
     assert float(seconds) < 0.3
+
+
+def formal(text: str) -> RewardOut:
+    return RewardOut(value=float("#" in text), verdict=Verdict.SKIPPED, reason="form")
+
+
+def test_a_gate_must_be_passed_for_the_others_to_count() -> None:
+    parts = {
+        "size": component("a", length),
+        "form": component("b", formal, weight=0.0),
+        "bonus": component("c", length, weight=0.5),
+    }
+    [out] = scored(parts, group("#12", "123"), cfg=RubricConfig(gates=["form"], gate_value=-1.0))
+    passed, failed = out.rewards
+    assert passed.value == 3 + 1.5 and passed.reason == "length"
+    assert failed.value == -1.0 and failed.reason == "gate/form"
+    assert failed.verdict is Verdict.CORRECT, "what the verifier found stands"
+    assert failed.breakdown["form"] == 0.0 and failed.breakdown["size"] == 3.0
+
+
+def test_a_gate_with_a_weight_is_also_added() -> None:
+    parts = {"size": component("a", length), "form": component("b", formal, weight=0.5)}
+    [out] = scored(parts, group("#12", "123"), cfg=RubricConfig(gates=["form"]))
+    assert [reward.value for reward in out.rewards] == [3.5, 0.0]
+
+
+def test_factors_multiply_the_sum_of_the_others() -> None:
+    parts = {
+        "answer": component("a", is_two),
+        "base": component("b", length, weight=2.0),
+        "form": component("c", formal, weight=0.5),
+    }
+    [out] = scored(parts, group("2", "2#", "##"), cfg=RubricConfig(multiply=["form"]))
+    assert [reward.value for reward in out.rewards] == [0.0, (0 + 2 * 2) * 0.5, (0 + 2 * 2) * 0.5]
+
+
+@pytest.mark.parametrize("cfg", [RubricConfig(gates=["form"]), RubricConfig(multiply=["form"])])
+def test_an_ungraded_gate_or_factor_leaves_the_answer_ungraded(cfg: RubricConfig) -> None:
+    weight = 0.0 if cfg.gates else 1.0
+    [out] = scored(
+        {"answer": component("a", is_two), "form": component("b", ungraded, weight=weight)}, group("2"), cfg=cfg
+    )
+    assert out.rewards[0].value is None and out.rewards[0].reason == "unparsed/gold@form"
+
+
+def test_a_reward_is_a_gate_or_a_factor() -> None:
+    with pytest.raises(ConfigError, match="is a gate too"):
+        RubricConfig(gates=["form"], multiply=["form"])
+    with pytest.raises(ConfigError, match="gate_value"):
+        RubricConfig(gate_value=math.nan)

@@ -33,3 +33,13 @@ def test_engines_that_share_devices_with_the_learner_cannot_sample_while_it_trai
     settings.read(QUICKSTART, [*ON_RAY, shared])
     settings.read(QUICKSTART, [*ON_RAY, shared, ahead, "stages=[sft]"])
     settings.read(QUICKSTART, [ahead])
+
+
+def test_gates_and_factors_are_rewards_of_the_run() -> None:
+    rewards = ["rewards.answer.name=math", "rewards.form.name=format"]
+    settings.read(QUICKSTART, [*rewards, "rubric.gates=[form]"])
+    settings.read(QUICKSTART, [*rewards, "rubric.multiply=[form]"])
+    with pytest.raises(ConfigError, match=r"^rubric\.gates: there is no reward 'forn'\n.*did you mean 'form'"):
+        settings.read(QUICKSTART, [*rewards, "rubric.gates=[forn]"])
+    with pytest.raises(ConfigError, match=r"^rubric\.multiply: leaves no reward"):
+        settings.read(QUICKSTART, ["rewards.answer.name=math", "rubric.multiply=[answer]"])
