@@ -63,19 +63,10 @@ def test_colocated_engines_sleep_while_the_learner_computes(shell: Shell, tmp_pa
 
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModelFolder]:
-    """A Ray that believes in four GPUs, and a model."""
-
-    def connect(cfg: Config) -> None:
-        ray.init(
-            address="local",
-            num_cpus=8,
-            num_gpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=100 * 2**20,
-        )
-
-    monkeypatch.setattr(ray_nodes, "connect", connect)
+    """A Ray that believes in four GPUs, for several runs in turn, and a model."""
+    cores = {"num_cpus": 8, "num_gpus": 4}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20, **cores)
+    monkeypatch.setattr(ray_nodes, "connect", lambda cfg: None)
     tiny_model.model().save_pretrained(tmp_path)
     tiny_model.tokenizer().save_pretrained(tmp_path)
     yield ModelFolder(path=tmp_path, dtype="float32", trust_remote_code=False, chat_template=None)
@@ -87,25 +78,30 @@ def visible(remote: Any) -> list[str]:
     return seen.split(",")
 
 
-@pytest.mark.parametrize("colocate", [False, True])
-def test_an_engine_of_two_gpus_sees_both_and_ranks_share_them_or_have_others(
-    four_gpus: ModelFolder, colocate: bool
-) -> None:
-    cfg = Config(engines=1, tensor_parallel=2, learner_ranks=2, colocate=colocate, gpus="1")
-    runtime = on_ray.start(cfg)
+def seen(model: ModelFolder, *, colocate: bool) -> tuple[list[str], list[str]]:
+    """The GPUs that an engine of two sees, and those of two ranks."""
+    runtime = on_ray.start(Config(engines=1, tensor_parallel=2, learner_ranks=2, colocate=colocate, gpus="1"))
     component = config.build_component("rollout", "faults.split_engine", "engine")
+    assert isinstance(runtime, on_ray.RayRuntime)
 
-    async def seen() -> tuple[list[list[str]], list[list[str]]]:
-        pool = await runtime.engine(EngineRole(component=component, model=four_gpus))
-        assert isinstance(runtime, on_ray.RayRuntime) and isinstance(pool, EnginePool)
-        members = [engine.remote for engine in pool.engines if isinstance(engine, RemoteEngine)]
-        return [visible(remote) for remote in members], [visible(rank) for rank in await runtime._spawn_ranks()]
+    async def look() -> tuple[list[str], list[str]]:
+        pool = await runtime.engine(EngineRole(component=component, model=model))
+        assert isinstance(pool, EnginePool)
+        [engine] = pool.engines
+        assert isinstance(engine, RemoteEngine)
+        ranks = [visible(rank) for rank in await runtime._spawn_ranks()]
+        return visible(engine.remote), [gpu for gpus in ranks for gpu in gpus]
 
-    of_engines, of_ranks = asyncio.run(seen())
-    asyncio.run(runtime.close())
-    [mine], theirs = of_engines, [gpu for gpus in of_ranks for gpu in gpus]
-    assert len(set(mine)) == len(set(theirs)) == len(theirs) == 2
-    if colocate:
-        assert theirs == mine, "rank i is on the i-th GPU of the engines"
-    else:
-        assert not set(theirs) & set(mine)
+    found = asyncio.run(look())
+    runtime._end_actors()
+    return found
+
+
+def test_an_engine_of_two_gpus_sees_both_and_ranks_share_them_or_have_others(four_gpus: ModelFolder) -> None:
+    for colocate in (False, True):
+        mine, theirs = seen(four_gpus, colocate=colocate)
+        assert len(set(mine)) == len(set(theirs)) == len(theirs) == 2
+        if colocate:
+            assert theirs == mine, "rank i is on the i-th GPU of the engines"
+        else:
+            assert not set(theirs) & set(mine)

@@ -57,7 +57,7 @@ def config(folder: Path, cluster: Cluster, *, engine: dict[str, Any] | None = No
 def test_a_run_shrinks_to_the_nodes_that_are_left(shell: Shell, cluster: Cluster, tmp_path: Path) -> None:
     two_nodes(cluster)
     engine = {"name": "faults.engine", "faults": ["node@8"]}
-    path = config(tmp_path, cluster, engine=engine, nodes=2, engines=4, on_lost_node="shrink")
+    path = config(tmp_path, cluster, engine=engine, nodes=2, engines=2, on_lost_node="shrink")
     done = shell.run("train", path, cwd=tmp_path).ok()
     assert (tmp_path / ".struck-node@8").exists()
     assert "going on with 1 engines and 1 learner ranks on 1 nodes" in done.stderr, done.stderr
@@ -71,7 +71,7 @@ def test_a_run_shrinks_to_the_nodes_that_are_left(shell: Shell, cluster: Cluster
 def test_a_run_ends_that_may_not_shrink(shell: Shell, cluster: Cluster, tmp_path: Path) -> None:
     two_nodes(cluster)
     engine = {"name": "faults.engine", "faults": ["node@8"]}
-    done = shell.run("train", config(tmp_path, cluster, engine=engine, nodes=2, engines=4), cwd=tmp_path)
+    done = shell.run("train", config(tmp_path, cluster, engine=engine, nodes=2, engines=2), cwd=tmp_path)
     assert (tmp_path / ".struck-node@8").exists()
     done.refused("runtime.nodes", "2 are asked for, 1 are there")
 

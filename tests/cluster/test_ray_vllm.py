@@ -12,7 +12,7 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
-from commands import KILLED, Shell, rows, tree, write_config
+from commands import Shell, rows, tree, write_config
 from faults.engine import PORTS
 
 pytestmark = pytest.mark.cluster
@@ -51,10 +51,8 @@ def test_sampler_and_trainer_agree_after_every_sync_also_when_an_engine_is_lost(
     assert max(row["training/rollout_logprobs_diff_max"] for row in steps) < EXACT
 
 
-def test_rollouts_run_ahead_and_are_weighed_also_after_a_kill(shell: Shell, tmp_path: Path) -> None:
+def test_rollouts_run_ahead_and_are_weighed(shell: Shell, tmp_path: Path) -> None:
     path = write_config(tmp_path, content(zero_stage=1, max_staleness=2))
-    died = shell.run("train", path, cwd=tmp_path, kill="rlhf.loops.recorder:Recorder.step#10")
-    assert died.code == KILLED, died.stderr
     shell.run("train", path, cwd=tmp_path).ok()
     steps = [row for row in rows(tmp_path / "runs" / "tiny" / "metrics.jsonl") if row["stage"] == "rl"]
     assert len(steps) == 7 and 0 < max(row["staleness/max"] for row in steps) <= 2 * 2

@@ -63,8 +63,10 @@ def killed(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def same_state(mine: Path, reference: Path) -> None:
     """Two checkpoints hold the same, but for the seconds that were spent and what is derived from them."""
-    names = sorted(p.name for p in reference.iterdir())
-    assert sorted(p.name for p in mine.iterdir()) == names
+    names, others = (
+        sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) for folder in (reference, mine)
+    )
+    assert others == names
     for name in set(names) - {"state.json", "manifest.json"}:
         assert (mine / name).read_bytes() == (reference / name).read_bytes(), f"{mine / name}"
     progress = [json.loads((folder / "state.json").read_text())["progress"] for folder in (mine, reference)]
