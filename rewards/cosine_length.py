@@ -23,15 +23,16 @@ applies `exceeded` 16 tokens before the limit; here it is the limit itself, or a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from rewards import base
+from rewards.judged import judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import RewardModule, Tools
-from rlhf.core.types import Group, RewardOut, StopReason, Trajectory, Verdict
+from rlhf.core.protocols import Tools
+from rlhf.core.types import Group, RewardOut, StopReason, Trajectory
 
 _ENDS = ("correct_short", "correct_long", "wrong_short", "wrong_long", "exceeded")
 
@@ -79,12 +80,8 @@ def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
     Raises:
         ConfigError: from the verifier, or because it gives values without judging answers.
     """
-    module = cast(RewardModule, cfg.verifier.module)
-    try:
-        judged = module.score(group, cfg.verifier.config, tools)
-    except ConfigError as error:
-        raise ConfigError(f"verifier.{error.where}", error.problem, fix=error.fix) from error
-    return [_shaped(base.finite(out), t, cfg) for out, t in zip(judged, group.trajectories, strict=True)]
+    judged = judge(group, cfg.verifier, tools)
+    return [_shaped(out, t, cfg) for out, t in zip(judged, group.trajectories, strict=True)]
 
 
 def value(length: int, *, correct: bool, exceeded: bool, cfg: Config) -> float:
@@ -98,13 +95,8 @@ def value(length: int, *, correct: bool, exceeded: bool, cfg: Config) -> float:
 def _shaped(judged: RewardOut, trajectory: Trajectory, cfg: Config) -> RewardOut:
     length = len(trajectory.tokens)
     exceeded = length >= cfg.max_length or trajectory.stop is StopReason.LENGTH
-    measured = {"length": float(length), "exceeded": float(exceeded)}
-    measured |= {f"verifier/{key}": number for key, number in judged.breakdown.items()}
-    if judged.value is None:
-        return replace(judged, breakdown={"correct": None, **measured})
-    if judged.verdict is Verdict.SKIPPED:
-        problem = f"'{cfg.verifier.name}' gives values but does not judge answers"
-        raise ConfigError("verifier.name", problem, fix="use a reward that tells right from wrong, for example math")
-    correct = judged.verdict is Verdict.CORRECT
-    worth = value(length, correct=correct, exceeded=exceeded, cfg=cfg)
-    return replace(judged, value=worth, breakdown={"correct": float(correct), **measured})
+
+    def worth(correct: bool) -> float:
+        return value(length, correct=correct, exceeded=exceeded, cfg=cfg)
+
+    return shaped(judged, cfg.verifier, worth=worth, measured={"length": float(length), "exceeded": float(exceeded)})

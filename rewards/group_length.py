@@ -22,15 +22,14 @@ cannot grade has no value here either, and no part in least and most.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass
 
 from rewards import base
+from rewards.judged import judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
-from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import RewardModule, Tools
-from rlhf.core.types import Group, RewardOut, Verdict
+from rlhf.core.protocols import Tools
+from rlhf.core.types import Group, RewardOut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +46,7 @@ def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
     Raises:
         ConfigError: from the verifier, or because it gives values without judging answers.
     """
-    module = cast(RewardModule, cfg.verifier.module)
-    try:
-        judged = [base.finite(out) for out in module.score(group, cfg.verifier.config, tools)]
-    except ConfigError as error:
-        raise ConfigError(f"verifier.{error.where}", error.problem, fix=error.fix) from error
+    judged = judge(group, cfg.verifier, tools)
     lengths = [len(trajectory.tokens) for trajectory in group.trajectories]
     counted = [length for length, out in zip(lengths, judged, strict=True) if out.value is not None]
     least, most = (min(counted), max(counted)) if counted else (0, 0)
@@ -67,13 +62,7 @@ def value(length: int, *, least: int, most: int, correct: bool) -> float:
 
 
 def _shaped(judged: RewardOut, length: int, least: int, most: int, cfg: Config) -> RewardOut:
-    measured: dict[str, float | None] = {"length": float(length)}
-    measured |= {f"verifier/{key}": number for key, number in judged.breakdown.items()}
-    if judged.value is None:
-        return replace(judged, breakdown={"correct": None, **measured})
-    if judged.verdict is Verdict.SKIPPED:
-        problem = f"'{cfg.verifier.name}' gives values but does not judge answers"
-        raise ConfigError("verifier.name", problem, fix="use a reward that tells right from wrong, for example math")
-    correct = judged.verdict is Verdict.CORRECT
-    worth = value(length, least=least, most=most, correct=correct)
-    return replace(judged, value=worth, breakdown={"correct": float(correct), **measured})
+    def worth(correct: bool) -> float:
+        return value(length, least=least, most=most, correct=correct)
+
+    return shaped(judged, cfg.verifier, worth=worth, measured={"length": float(length)})

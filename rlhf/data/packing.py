@@ -53,6 +53,15 @@ def pack(samples: Sequence[Sample], *, token_budget: int, multiple: int = 1) -> 
     return [_batch(group) for group in packed]
 
 
+def by_sample(batches: Sequence[Batch], found: Sequence[Tensor]) -> dict[str, tuple[float, ...]]:
+    """What a model says of every target [T], batch by batch, as one row per sample id."""
+    out: dict[str, tuple[float, ...]] = {}
+    for batch, found_T in zip(batches, found, strict=True):
+        sizes = [int(n) for n in batch.target_counts_S.tolist()]
+        out |= {name: tuple(row.tolist()) for name, row in zip(batch.ids, found_T.split(sizes), strict=True)}
+    return out
+
+
 def count(samples: Sequence[Sample]) -> Counts:
     """Target tokens and sequences, the denominators of a loss."""
     targets = [num_targets(s) for s in samples]

@@ -18,7 +18,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Mean, Metric, mean_of, merge
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.types import Group, Head, Sample
-from rlhf.data.packing import count, pack
+from rlhf.data.packing import by_sample, count, pack
 from rlhf.learner import learner
 from rlhf.loops.stage import LearnerRequest, Stage
 
@@ -58,24 +58,18 @@ def check_head(where: str, loss: Component, head: Head) -> None:
         raise ConfigError(where, f"'{loss.name}' trains {what}", fix=fix)
 
 
-async def start(cfg: CriticConfig, stage: Stage, *, total_updates: int) -> LearnerHandle:
-    """The critic, where the stage's progress stands."""
+async def start(cfg: CriticConfig, stage: Stage, *, total_updates: int) -> None:
+    """Make the stage's critic, where the stage's progress stands."""
     request = LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total_updates)
-    made = await stage.spawn_critic(request, cfg.path)
-    stage.critic = made
+    stage.critic = await stage.spawn_critic(request, cfg.path)
     if stage.progress.stage_step:
-        await made.load(stage.saved_critic)
-    return made
+        await stage.critic.load(stage.saved_critic)
 
 
 async def values(critic: LearnerHandle, cfg: CriticConfig, samples: Sequence[Sample]) -> Rows:
     """What the critic expects before each response token."""
     batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=critic.ranks)
-    out: dict[str, tuple[float, ...]] = {}
-    for batch, values_T in zip(batches, await critic.values(batches), strict=True):
-        sizes = [int(n) for n in batch.target_counts_S.tolist()]
-        out |= {name: tuple(row.tolist()) for name, row in zip(batch.ids, values_T.split(sizes), strict=True)}
-    return out
+    return by_sample(batches, await critic.values(batches))
 
 
 def valued(groups: Sequence[Group], found: Rows) -> list[Group]:

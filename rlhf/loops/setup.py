@@ -171,16 +171,8 @@ def learner(
     """Makes learners with the weights in a folder."""
 
     def spawn(request: LearnerRequest) -> Awaitable[LearnerHandle]:
-        role = LearnerRole(
-            model=opened(settings, folder),
-            loss=request.loss,
-            cfg=request.cfg,
-            transforms=request.transforms,
-            total_updates=request.total_updates,
-            version=progress.version,
-            first_version=progress.stage_version,
-        )
-        return runtime.learner(role)
+        done, first = progress.version, progress.stage_version
+        return runtime.learner(_learner_role(settings, folder, request, version=done, first_version=first))
 
     return spawn
 
@@ -196,16 +188,8 @@ def critic(
             start = folder / CRITIC
         elif path is not None:
             start = load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
-        role = LearnerRole(
-            model=opened(settings, start),
-            loss=request.loss,
-            cfg=request.cfg,
-            transforms=request.transforms,
-            total_updates=request.total_updates,
-            version=progress.critic_version,
-            first_version=0,
-        )
-        return runtime.learner(role)
+        done = progress.critic_version
+        return runtime.learner(_learner_role(settings, start, request, version=done, first_version=0))
 
     return spawn
 
@@ -241,6 +225,20 @@ def context_length(folder: Path) -> int:
         raise DataError(str(folder), f"holds no config.json that can be read: {error}", fix=fix) from error
     found = raw.get("max_position_embeddings") or raw.get("n_positions")
     return int(str(found)) if found else 2**31
+
+
+def _learner_role(
+    settings: Settings, folder: Path, request: LearnerRequest, *, version: int, first_version: int
+) -> LearnerRole:
+    return LearnerRole(
+        model=opened(settings, folder),
+        loss=request.loss,
+        cfg=request.cfg,
+        transforms=request.transforms,
+        total_updates=request.total_updates,
+        version=version,
+        first_version=first_version,
+    )
 
 
 def _make_model(settings: Settings, folder: Path, made: Task) -> Path:

@@ -23,7 +23,7 @@ from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Sample, Stream
-from rlhf.data.packing import count, pack
+from rlhf.data.packing import by_sample, count, pack
 from rlhf.loops import critic
 from rlhf.loops.stage import Stage
 from rlhf.losses.common import effective_sample_size, kl
@@ -135,11 +135,7 @@ def split(cfg: Config, samples: Sequence[Sample], *, seed: int, step: int) -> li
 async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample], stage: Stage) -> Rows:
     """Log-probs of every response token under a model."""
     batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=model.ranks)
-    out: dict[str, tuple[float, ...]] = {}
-    for batch, logprobs_T in zip(batches, await model.logprobs(batches), strict=True):
-        sizes = [int(n) for n in batch.target_counts_S.tolist()]
-        out |= {name: tuple(row.tolist()) for name, row in zip(batch.ids, logprobs_T.split(sizes), strict=True)}
-    return out
+    return by_sample(batches, await model.logprobs(batches))
 
 
 def _by_id(groups: Sequence[Group], rows: Sequence[Sequence[tuple[float, ...] | None]]) -> dict[str, Any]:

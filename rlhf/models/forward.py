@@ -133,9 +133,13 @@ def has_values(model: PreTrainedModel) -> bool:
 
 def output_head(model: PreTrainedModel) -> nn.Linear:
     """The layer that makes logits, or values, of hidden states."""
-    head = value_head(model) if has_values(model) else model.get_output_embeddings()
+    head = _head(model)
     assert isinstance(head, nn.Linear), "use_packed has checked that the model ends with a linear layer"
     return head
+
+
+def _head(model: PreTrainedModel) -> nn.Module | None:
+    return value_head(model) if has_values(model) else model.get_output_embeddings()
 
 
 def value_head(model: PreTrainedModel) -> nn.Linear:
@@ -170,7 +174,7 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         inner = model.base_model(
             input_ids=tokens[None], position_ids=torch.arange(8, device=device)[None], use_cache=False, packing=layout
         )
-        head = value_head(model) if has_values(model) else model.get_output_embeddings()
+        head = _head(model)
         ours = head(inner.last_hidden_state[0]) if isinstance(head, nn.Linear) else torch.full_like(plain, torch.nan)
     gap = (plain.float() - ours.float()).abs().max().item()
     limit = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.25

@@ -1,0 +1,49 @@
+"""What rewards share that value an answer by another one's verdict: calling that verifier, and passing its word on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import cast
+
+from rewards import base
+from rlhf.core.component import Component
+from rlhf.core.errors import ConfigError
+from rlhf.core.protocols import RewardModule, Tools
+from rlhf.core.types import Group, RewardOut, Verdict
+
+
+def judge(group: Group, verifier: Component, tools: Tools) -> list[RewardOut]:
+    """What the verifier says of a group.
+
+    Raises:
+        ConfigError: from the verifier, below the key `verifier`.
+    """
+    module = cast(RewardModule, verifier.module)
+    try:
+        outs = module.score(group, verifier.config, tools)
+    except ConfigError as error:
+        raise ConfigError(f"verifier.{error.where}", error.problem, fix=error.fix) from error
+    return [base.finite(out) for out in outs]
+
+
+def shaped(
+    out: RewardOut, verifier: Component, *, worth: Callable[[bool], float], measured: Mapping[str, float | None]
+) -> RewardOut:
+    """The verifier's outcome with another value; what it could not grade has none.
+
+    Args:
+        worth: of an answer, given whether it is right.
+        measured: goes into the breakdown, before the verifier's own.
+
+    Raises:
+        ConfigError: the verifier gives values without judging answers.
+    """
+    measured = {**measured, **{f"verifier/{key}": number for key, number in out.breakdown.items()}}
+    if out.value is None:
+        return replace(out, breakdown={"correct": None, **measured})
+    if out.verdict is Verdict.SKIPPED:
+        problem = f"'{verifier.name}' gives values but does not judge answers"
+        raise ConfigError("verifier.name", problem, fix="use a reward that tells right from wrong, for example math")
+    correct = out.verdict is Verdict.CORRECT
+    return replace(out, value=worth(correct), breakdown={"correct": float(correct), **measured})
