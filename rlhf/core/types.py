@@ -148,6 +148,8 @@ class RewardOut:
     """The one answer candidate that was read from the completion."""
     breakdown: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     """Unweighted value per component of a rubric."""
+    per_token: tuple[float, ...] = ()
+    """[tokens] What of `value` is due to single tokens; the rest of it is due to the whole answer. Empty: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
