@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rewards import base
-from rewards.math.compare import MISMATCH, UNDECIDED, compare
+from rewards.math.compare import MISMATCH, UNDECIDED, compare, is_understood
 from rewards.math.extract import boxed, extract, hashes
 from rewards.math.lexer import Unreadable
-from rewards.math.read import Answer, Kind, read
+from rewards.math.read import Answer, read
 from rewards.math.spec import Spec
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import Tools
@@ -125,7 +125,7 @@ def _judged(decision: str, gold: Answer, candidate: str, spec: Spec) -> RewardOu
         return RewardOut(value=1.0, verdict=Verdict.CORRECT, reason=decision, extracted=candidate)
     if decision == MISMATCH:
         return RewardOut(value=0.0, verdict=Verdict.WRONG, reason=MISMATCH, extracted=candidate)
-    if gold.exact:
+    if is_understood(gold):
         return _unread("unparsed", candidate)
     if spec.symbolic_mismatch == "ungraded":
         return RewardOut(value=None, verdict=Verdict.UNPARSABLE, reason="ungraded/symbolic", extracted=candidate)
@@ -134,8 +134,6 @@ def _judged(decision: str, gold: Answer, candidate: str, spec: Spec) -> RewardOu
 
 def _ask_sympy(prediction: Answer, gold: Answer, tools: Tools, *, timeout_s: float) -> str | RewardOut:
     """A decision about two formulas, or the outcome of a question that could not be answered."""
-    if Kind.STRUCTURE in (prediction.kind, gold.kind):
-        return UNDECIDED
     request = {"prediction": prediction.tokens, "gold": gold.tokens}
     try:
         same = tools.call(_SYMPY, request, timeout_s=timeout_s)

@@ -1,7 +1,7 @@
-r"""Exact value of a formula that consists of numbers only: `2^3`, `12 * 13`, `\frac{1}{2} + \frac{1}{3}`, `\sqrt{16}`.
+r"""Exact operations on fractions: sums and powers, roots that come out even, factorials, greatest common divisors.
 
-Used by the ladder of `rewards.math.compare`. Before each operation the size of its result is bounded, so that towers of
-powers and factorials cost nothing.
+Used by `rewards.math.canonical`. Before each operation the size of its result is bounded, so that towers of powers and
+factorials cost nothing.
 """
 
 from __future__ import annotations
@@ -10,52 +10,24 @@ import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from rewards.math.grammar import Apply, Node, Number, parse
 from rewards.math.lexer import Unreadable
 
 MAX_BITS = 2**13
 _MAX_FACTORIAL = 500
+_MAX_LOGARITHM = 4096
 
 
-class _Irrational(Exception):
+class Irrational(Exception):
     """The value is no fraction, or not known to be one."""
 
 
-def evaluate(tokens: Sequence[str]) -> Fraction | None:
-    """The value, or None when the tokens are no formula of numbers with a rational value.
+def apply(operator: str, values: Sequence[Fraction]) -> Fraction:
+    """The value of one of `OPERATORS`.
 
     Raises:
-        Unreadable: `limit/…` for formulas or values that are too large.
+        Irrational: it is no fraction. Unreadable: `limit/magnitude`, or `unparsed` for a division by zero.
     """
-    try:
-        return _value(parse(tokens))
-    except _Irrational:
-        return None
-    except Unreadable as error:
-        if error.reason.startswith("limit/"):
-            raise
-        return None
-
-
-def magnitude_is_safe(node: Node) -> bool:
-    """Whether building this formula from exact integers stays small, whatever its variables are."""
-    try:
-        _value(node)
-    except _Irrational:
-        pass
-    except Unreadable:
-        return False
-    arguments = node.arguments if isinstance(node, Apply) else ()
-    return all(map(magnitude_is_safe, arguments))
-
-
-def _value(node: Node) -> Fraction:
-    if isinstance(node, Number):
-        return node.value
-    if not isinstance(node, Apply) or node.operator not in _OPERATORS:
-        raise _Irrational
-    values = [_value(argument) for argument in node.arguments]
-    return _OPERATORS[node.operator](values)
+    return OPERATORS[operator](values)
 
 
 def _small(value: Fraction) -> Fraction:
@@ -99,7 +71,7 @@ def _power(values: Sequence[Fraction]) -> Fraction:
 def _root(values: Sequence[Fraction]) -> Fraction:
     value, index = values
     if value < 0 or index.denominator != 1 or not 2 <= index <= 64:
-        raise _Irrational
+        raise Irrational
     return Fraction(_integer_root(value.numerator, int(index)), _integer_root(value.denominator, int(index)))
 
 
@@ -113,14 +85,14 @@ def _integer_root(value: int, index: int) -> int:
         else:
             high = middle
     if low**index != value:
-        raise _Irrational
+        raise Irrational
     return low
 
 
 def _factorial(values: Sequence[Fraction]) -> Fraction:
     n = values[0]
     if n.denominator != 1 or n < 0:
-        raise _Irrational
+        raise Irrational
     if n > _MAX_FACTORIAL:
         raise Unreadable("limit/magnitude")
     return Fraction(math.factorial(int(n)))
@@ -129,20 +101,77 @@ def _factorial(values: Sequence[Fraction]) -> Fraction:
 def _binomial(values: Sequence[Fraction]) -> Fraction:
     n, k = values
     if n.denominator != 1 or k.denominator != 1 or n < 0 or k < 0:
-        raise _Irrational
+        raise Irrational
     if n > _MAX_FACTORIAL:
         raise Unreadable("limit/magnitude")
     return Fraction(math.comb(int(n), int(k)))
 
 
-_OPERATORS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
+def _only(values: Sequence[Fraction]) -> Fraction:
+    if len(values) != 1:
+        raise Irrational
+    return values[0]
+
+
+def _gcd(values: Sequence[Fraction]) -> Fraction:
+    """Of fractions: the largest of which all are whole multiples."""
+    return Fraction(math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values)))
+
+
+def _lcm(values: Sequence[Fraction]) -> Fraction:
+    bits = sum(v.numerator.bit_length() for v in values)
+    if bits > MAX_BITS:
+        raise Unreadable("limit/magnitude")
+    return Fraction(math.lcm(*(v.numerator for v in values)), math.gcd(*(v.denominator for v in values)))
+
+
+def _modulo(values: Sequence[Fraction]) -> Fraction:
+    if values[1] == 0:
+        raise Unreadable("unparsed")
+    return values[0] % values[1]
+
+
+def _logarithm(values: Sequence[Fraction]) -> Fraction:
+    """log_base(value), where both are powers of the same whole number."""
+    base, value = values
+    if base <= 0 or base == 1 or value <= 0:
+        raise Irrational
+    if base < 1:
+        return -_logarithm([1 / base, value])
+    if value < 1:
+        return -_logarithm([base, 1 / value])
+    if value == 1:
+        return Fraction(0)
+    if base.denominator != 1 or value.denominator != 1:
+        raise Irrational
+    exponent = 0
+    rest = int(value)
+    while rest % int(base) == 0 and exponent < _MAX_LOGARITHM:
+        rest //= int(base)
+        exponent += 1
+    if rest != 1:
+        raise Irrational
+    return Fraction(exponent)
+
+
+OPERATORS: dict[str, Callable[[Sequence[Fraction]], Fraction]] = {
     "+": _sum,
     "*": _product,
-    "neg": lambda values: -values[0],
     "inverse": _inverse,
     "^": _power,
-    "root": _root,
     "!": _factorial,
-    "abs": lambda values: abs(values[0]),
     "binom": _binomial,
+    "percent": lambda values: _only(values) / 100,
+    "abs": lambda values: abs(_only(values)),
+    "norm": lambda values: abs(_only(values)),
+    "floor": lambda values: Fraction(math.floor(_only(values))),
+    "ceil": lambda values: Fraction(math.ceil(_only(values))),
+    "sign": lambda values: Fraction((_only(values) > 0) - (_only(values) < 0)),
+    "gcd": _gcd,
+    "lcm": _lcm,
+    "min": min,
+    "max": max,
+    "mod": _modulo,
+    "log_": _logarithm,
+    "log10": lambda values: _logarithm([Fraction(10), _only(values)]),
 }

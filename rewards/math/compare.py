@@ -4,27 +4,28 @@ Called by `rewards.math.verify`. A layer returns the reason of a match (`match/r
 when the pair is none of its business. There are no floats, no time-outs and no randomness, so that a pair gets the same
 verdict everywhere. `LAYERS` is the place to add to.
 
-Tolerance, relative and exact: none where an integer or a fraction with a finite decimal is involved; 1e-9 between two
-decimals; 1e-6 between a decimal and a fraction that no decimal can write (0.333333 is 1/3, 0.33 is not).
+Tolerance, relative (`rational.agree`): none where an integer or a fraction with a finite decimal is involved; 1e-9
+between two decimals; 1e-6 between a decimal and a number that no decimal can write (0.333333 is 1/3, 0.33 is not, 3.14
+is not pi). Formulas must agree to 1e-35 (`numeric`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
+from functools import lru_cache
 
-from rewards.math import arithmetic, units
-from rewards.math.lexer import Unreadable, is_number, is_word
-from rewards.math.rational import Form, Literal, terminates
+from rewards.math import normalize, units
+from rewards.math.canonical import canonical
+from rewards.math.equal import equal
+from rewards.math.grammar import parse_parts
+from rewards.math.lexer import USD, Unreadable, is_number, is_word, lex
+from rewards.math.rational import Form, Literal, agree
 from rewards.math.read import Answer, Kind
 from rewards.math.spec import Spec
-from rewards.math.structure import Key, Parts
+from rewards.math.tree import Items, Node, Relation, has_range, is_known, is_scalar
 
 MISMATCH = "mismatch"
 UNDECIDED = ""
-
-_DECIMALS = Fraction(1, 10**9)
-_ROUNDED = Fraction(1, 10**6)
 
 
 def compare(prediction: Answer, gold: Answer, spec: Spec) -> str:
@@ -38,6 +39,10 @@ def compare(prediction: Answer, gold: Answer, spec: Spec) -> str:
 def labels_and_units(prediction: Answer, gold: Answer, spec: Spec) -> str:
     """A label or unit counts only when both answers have one: `x = 5` is 5 but not `y = 5`, 5 m is 5 but not 5 cm."""
     if prediction.label and gold.label and prediction.label != gold.label:
+        return MISMATCH
+    if spec.units == "ignored":
+        return UNDECIDED
+    if spec.units == "required" and gold.unit and prediction.unit != gold.unit:
         return MISMATCH
     both = {prediction.unit, gold.unit} - {"", units.COUNTED}
     return MISMATCH if len(both) == 2 else UNDECIDED
@@ -59,7 +64,8 @@ def rational(prediction: Answer, gold: Answer, spec: Spec) -> str:
         return MISMATCH
     if spec.require_reduced and not prediction.number.reduced:
         return MISMATCH
-    if _agree(prediction.number, gold.number):
+    signs_count = spec.percent == "strict" and prediction.percent != gold.percent
+    if not signs_count and _agree(prediction.number, gold.number):
         decimals = Form.DECIMAL in (prediction.number.form, gold.number.form)
         return "match/decimal" if decimals else "match/rational"
     if prediction.percent != gold.percent:
@@ -79,48 +85,62 @@ def text(prediction: Answer, gold: Answer, spec: Spec) -> str:
     """Words, whatever their case. Words never equal anything else."""
     if Kind.WORDS not in (prediction.kind, gold.kind):
         return UNDECIDED
-    return "match/text" if _words(prediction) == _words(gold) else MISMATCH
+    if _words(prediction) == _words(gold):
+        return "match/text"
+    # `abc` may be a product, and so equal to `a * b * c`.
+    kinds = {prediction.kind, gold.kind}
+    word = prediction if prediction.kind is Kind.WORDS else gold
+    return UNDECIDED if kinds == {Kind.WORDS, Kind.FORMULA} and len(word.canonical) <= 3 else MISMATCH
 
 
-def structural(prediction: Answer, gold: Answer, spec: Spec) -> str:
-    """Tuples, sets, lists and matrices, part by part; a number is a set of one."""
-    left, right = _key(prediction), _key(gold)
-    if left is None or right is None or not (prediction.key or gold.key):
-        return UNDECIDED
-    if left == right:
-        return "match/structural"
-    return MISMATCH if (prediction.exact and gold.exact) or _size(left) != _size(right) else UNDECIDED
-
-
-def calculated(prediction: Answer, gold: Answer, spec: Spec) -> str:
-    """Arithmetic on numbers: `2^3` is 8. At least one of the two is such an expression."""
+def meaning(prediction: Answer, gold: Answer, spec: Spec) -> str:
+    """Everything else, as trees: formulas, tuples, sets, intervals, matrices, equations, inequalities."""
     try:
-        right = _value(gold)
+        right = tree_of(gold.tokens)
     except Unreadable:  # a gold too large to calculate is none of the model's faults
         return UNDECIDED
-    left = None if right is None else _value(prediction)
-    if left is None:
-        return UNDECIDED
+    left = tree_of(prediction.tokens)
+    if isinstance(left, Relation) != isinstance(right, Relation):
+        left, right = _with_label(left, prediction), _with_label(right, gold)
     if spec.integer_gold_needs_literal and gold.number is not None and gold.number.form is Form.INTEGER:
         return MISMATCH
-    return "match/numeric" if left == right else MISMATCH
+    if equal(left, right):
+        return "match/numeric" if is_scalar(left) and is_scalar(right) else "match/structural"
+    return MISMATCH if all(is_known(side) and not has_range(side) for side in (left, right)) else UNDECIDED
+
+
+def _with_label(tree: Node, answer: Answer) -> Node:
+    """`y = 2x + 3` again, where the other answer is an equation."""
+    if not answer.label or isinstance(tree, (Relation, Items)):
+        return tree
+    return Relation(("=",), (parse_parts(normalize.braced(lex(answer.label))), tree))
+
+
+def is_understood(gold: Answer) -> bool:
+    """Whether the grammar knows all of a gold, so that another answer is wrong and not only spelled otherwise."""
+    try:
+        tree = tree_of(gold.tokens)
+        return is_known(tree) and not has_range(tree)
+    except Unreadable:
+        return False
+
+
+@lru_cache(maxsize=2**12)
+def tree_of(tokens: tuple[str, ...]) -> Node:
+    """What an answer means, simplified; kept, because a group of samples repeats its answers.
+
+    Raises:
+        Unreadable: `limit/…`, or `unparsed` for a division by zero.
+    """
+    return canonical(parse_parts([token for token in tokens if token != USD]))
 
 
 Layer = Callable[[Answer, Answer, Spec], str]
-LAYERS: tuple[Layer, ...] = (labels_and_units, string, rational, choice, text, structural, calculated)
+LAYERS: tuple[Layer, ...] = (labels_and_units, string, rational, choice, text, meaning)
 
 
 def _agree(left: Literal, right: Literal) -> bool:
-    if left.value == right.value:
-        return True
-    forms = {left.form, right.form}
-    if forms == {Form.DECIMAL}:
-        tolerance = _DECIMALS
-    elif forms == {Form.DECIMAL, Form.FRACTION} and not (terminates(left.value) and terminates(right.value)):
-        tolerance = _ROUNDED
-    else:
-        return False
-    return abs(left.value - right.value) <= tolerance * max(abs(left.value), abs(right.value))
+    return agree(left.value, right.value, decimals=(left.form is Form.DECIMAL, right.form is Form.DECIMAL))
 
 
 def _hundredth(answer: Answer) -> Literal:
@@ -132,19 +152,3 @@ def _hundredth(answer: Answer) -> Literal:
 
 def _words(answer: Answer) -> str:
     return " ".join(token.casefold() for token in answer.tokens if is_word(token) or is_number(token))
-
-
-def _key(answer: Answer) -> Key | None:
-    if answer.number is not None:
-        return Parts("", unordered=frozenset({(answer.number.value, 1)}))
-    return answer.key
-
-
-def _size(key: Key) -> int:
-    return len(key.ordered) or sum(count for _, count in key.unordered) if isinstance(key, Parts) else 1
-
-
-def _value(answer: Answer) -> Fraction | None:
-    if answer.percent or answer.key is not None:
-        return None
-    return answer.number.value if answer.number else arithmetic.evaluate(answer.tokens)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 MAX_CHARS = 4096
 """Longest candidate."""
 _TRIES = 64
+_TURN_ENDS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>", "</s>")
 _FORMULA_TAIL = 2**14
 _NO_ANSWER, _UNTERMINATED, _TOO_LONG = "no_answer", "unterminated", "limit/chars"
 
@@ -27,6 +28,8 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 _SEVERAL = re.compile(r"\d[).]?\s+[-+$(]?\.?\d")
 _LISTED = re.compile(r"\d[).]?(?:[,;]?\s+|\s+(?:and|or)\s+)[-+$(]?\.?\d")
 _MIXED = re.compile(r"[^\d]*\d+\s+\d+\s*/\s*\d+[^\d]*")
+_SENTENCE_MARKS = re.compile("[。，、：！？]")
+_NUMBER = re.compile(r"-?\$?(?:\\frac\{-?\d{1,64}\}\{\d{1,64}\}|\d[\d,]{0,64}(?:\.\d{1,64})?(?:/\d{1,64})?%?)")
 _OPENER = re.compile(r"\$\$?|\\.", re.DOTALL)
 _FORMULA_ENDS = {"$$": "$$", "$": "$", r"\[": r"\]", r"\(": r"\)"}
 
@@ -47,12 +50,20 @@ def extract(completion: str, markers: Sequence[str]) -> Extraction:
         markers: accepted markers, see `Spec.markers`.
     """
     text = completion[completion.rfind("</think>") + len("</think>") :] if "</think>" in completion else completion
+    if "<|" in text or "</s>" in text:
+        text = _before_end(text)
     if "<think>" in text:
         return Extraction(None, _UNTERMINATED)
     for marker, find in _FINDERS.items():
         if marker in markers and (found := find(text)) is not None:
             return _checked(found)
     return Extraction(None, _NO_ANSWER)
+
+
+def _before_end(text: str) -> str:
+    """Up to the first mark of a turn's end, which some samplers leave in the text."""
+    found = [at for mark in _TURN_ENDS if (at := text.find(mark)) >= 0]
+    return text[: min(found)] if found else text
 
 
 def boxed(text: str) -> Extraction | None:
@@ -147,7 +158,11 @@ def _phrase(text: str) -> Extraction | None:
             continue
         # A sentence may end inside a formula, or a line break stand in one, so look for the end behind it.
         end = _SENTENCE_END.search(text, formula_end or begin)
-        return _single(text[begin : end.start() if end else None].strip().strip("*"), _SEVERAL)
+        sentence = text[begin : end.start() if end else None].strip().strip("*")
+        # `Answer: the number of points is 19` says it behind the verb.
+        if len(sentence) <= MAX_CHARS and (verb := sentence.rfind(" is ")) >= 0:
+            sentence = sentence[verb + 4 :]
+        return _single(sentence, _SEVERAL)
     return None
 
 
@@ -159,8 +174,28 @@ def _a_line(text: str) -> Extraction | None:
 
 def _bare(text: str) -> Extraction | None:
     text = text.strip()
-    whole = bool(text) and (_formula_end(text, 0) == len(text) or not any(map(str.isspace, text[:MAX_CHARS])))
+    if not text or _SENTENCE_MARKS.search(text, 0, MAX_CHARS):
+        return None
+    whole = _formula_end(text, 0) == len(text) or not any(map(str.isspace, text[:MAX_CHARS]))
     return Extraction(text) if whole else None
+
+
+def _ending(text: str) -> Extraction | None:
+    """The formula that the text ends with, but for a full stop."""
+    text = text.rstrip().removesuffix(".")
+    closer = next((c for c in ("$$", "$", r"\]", r"\)") if text.endswith(c)), None)
+    if closer is None:
+        return None
+    opener = next(o for o, c in _FORMULA_ENDS.items() if c == closer)
+    start = text.rfind(opener, max(0, len(text) - MAX_CHARS), len(text) - len(closer))
+    return None if start < 0 else Extraction(text[start:])
+
+
+def _number(text: str) -> Extraction | None:
+    """The last number in the text, a fraction and a sign included."""
+    tail = text[-_FORMULA_TAIL:]
+    found = _NUMBER.findall(tail)
+    return Extraction(found[-1]) if found else None
 
 
 def _formula(text: str) -> Extraction | None:
@@ -204,5 +239,7 @@ _FINDERS: dict[str, Callable[[str], Extraction | None]] = {
     "answer is": _phrase,
     "A:": _a_line,
     "bare": _bare,
+    "ending": _ending,
     "formula": _formula,
+    "number": _number,
 }

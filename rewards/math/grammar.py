@@ -1,236 +1,251 @@
-r"""Formulas: from the tokens of an answer to a small tree. Never `eval`, never a parser that runs what it reads.
+r"""Formulas: from the tokens of an answer to a tree. Never `eval`, never a parser that runs what it reads.
 
-Used by `rewards.math.arithmetic` and `rewards.math.sympy_worker`.
+Used by `rewards.math.equal` and `rewards.math.sympy_worker`. Recursive descent, one method per rule; terms are in
+`rewards.math.terms`.
 
-    sum      = ["+" | "-"] product { ("+" | "-") product }
-    product  = factor { ["*"] factor | "/" factor }        juxtaposition multiplies
-    factor   = ["-" | "+"] primary ["!"] ["^" exponent]
-    primary  = number | name ["_" index] | "(" sum ")" | "|" sum "|" | \frac{..}{..} | \sqrt[..]{..} | \sin … | …
+    answer    = group { ";" group }                 group = item { ("," | "and" | "or") item }
+    item      = union { ("=" | "<" | \le | \in …) union }
+    union     = sum { (\cup | \cap | \setminus) sum }
+    sum       = product { ("+" | "-" | \pm) product }
+    product   = factor { ["*"] factor | "/" factor | ":" factor | "mod" factor }       juxtaposition multiplies
+    factor    = { "-" | "+" } term { "!" | "%" | "°" | "^" exponent }
 
-Relations, intervals and anything else make no tree. Limit: 60 levels. Sums and products are flat, so
-that depth means nesting.
+What is no formula makes `Verbatim` leaves, part by part, where the answer is a list or in brackets. At most 50
+levels; sums and products are flat, so that depth means nesting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
 
-from rewards.math.lexer import Unreadable, is_number, is_word
-from rewards.math.rational import decimal
+from rewards.math import normalize
+from rewards.math.lexer import DEGREE, Unreadable, is_word
+from rewards.math.terms import FUNCTIONS, Terms
+from rewards.math.tree import Apply, Items, Name, Node, Number, Relation, Verbatim
 
-MAX_DEPTH = 60
+MAX_ITEMS = 256
+SIGNS = frozenset({"=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx", r"\subset", r"\subseteq", r"\equiv"})
 
-FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp"})
-_NAMES = frozenset(
-    {"alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "sigma", "phi", "omega", "rho", "tau", "epsilon", "pi"}
-)
-_CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
-_MAX_PRODUCT = 3
-_NO_PRODUCTS = frozenset(
-    {"abs", "and", "det", "gcd", "if", "inf", "lcm", "lim", "max", "min", "mod", "nan", "not", "or", "sgn"}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """An exact number."""
-
-    value: Fraction
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A variable, or one of the constants `pi`, `e` and `i`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Apply:
-    """An operation: `+` and `*` with any number of arguments, `neg`, `inverse`, `^`, `root` (of, index), `!`, `abs`,
-    `binom`, or the name of a function."""
-
-    operator: str
-    arguments: tuple[Node, ...]
-
-
-Node: TypeAlias = "Number | Name | Apply"
+_SETS = {r"\cup": "cup", r"\cap": "cap", r"\setminus": "setminus", r"\backslash": "setminus"}
+_CLOSING = {"(": ")]", "[": ")]", "{": "}", r"\{": r"\}"}
+_WORDS = frozenset({"and", "or"})
+_SEPARATORS = frozenset({",", ";", "and", "or"})
+_MOD = frozenset({"mod", r"\mod", r"\bmod"})
 
 
 def parse(tokens: Sequence[str]) -> Node:
-    """The tree of a formula.
+    """The tree of an answer of which the grammar knows everything.
 
     Args:
         tokens: `Answer.tokens`.
 
     Raises:
-        Unreadable: `unparsed` when it is no formula of this grammar, `limit/depth`, `limit/magnitude`.
+        Unreadable: `unparsed` when it is no formula of this grammar, `limit/depth`, `limit/nodes`, `limit/magnitude`.
     """
     return _Parser(tokens).whole()
 
 
-class _Parser:
-    """Recursive descent, one method per rule."""
+def parse_parts(tokens: Sequence[str]) -> Node:
+    """The tree of any answer; parts that the grammar does not know are `Verbatim`.
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._tokens = tokens
-        self._at = 0
-        self._depth = 0
-        self._bars = 0
+    Raises:
+        Unreadable: `limit/…`.
+    """
+    return _parts(list(tokens), 0)
+
+
+def split(tokens: Sequence[str], separators: frozenset[str] = _SEPARATORS) -> list[list[str]]:
+    """Pieces between separators outside all brackets; empty ones are left out."""
+    pieces: list[list[str]] = [[]]
+    for token, top in zip(tokens, normalize.top_level(tokens), strict=True):
+        if top and token in separators:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    return [piece for piece in pieces if piece]
+
+
+def _parts(tokens: list[str], depth: int) -> Node:
+    if depth > 8:
+        raise Unreadable("limit/depth")
+    try:
+        return parse(tokens)
+    except Unreadable as error:
+        if error.reason != "unparsed":
+            raise
+    for separators in (frozenset({";"}), _SEPARATORS - {";"}):
+        pieces = split(tokens, separators)
+        if len(pieces) > 1:
+            if len(pieces) > MAX_ITEMS:
+                raise Unreadable("limit/nodes")
+            return Items("list", tuple(_parts(piece, depth + 1) for piece in pieces))
+    if len(tokens) > 2 and tokens[0] in _CLOSING and normalize.encloses(tokens):
+        inner = _parts(tokens[1:-1], depth + 1)
+        kind = "set" if tokens[0] in ("{", r"\{") else tokens[0] + tokens[-1]
+        if isinstance(inner, Items) and inner.kind == "list":
+            return Items(kind, inner.items)
+    return Verbatim(normalize.join(tokens))
+
+
+class _Parser(Terms):
+    """The upper half: operators, brackets, lists."""
 
     def whole(self) -> Node:
-        node = self._sum()
-        if self._at < len(self._tokens):
+        node = self._answer()
+        if self.peek():
             raise Unreadable("unparsed")
         return node
 
-    @property
-    def _next(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ""
+    def _answer(self) -> Node:
+        """`1, 2` is a list, `1, 2; 3, 4` a list of tuples."""
+        groups = [self._group()]
+        while self.peek() == ";":
+            self.take()
+            groups.append(self._group())
+        if len(groups) == 1:
+            items = groups[0]
+            return items[0] if len(items) == 1 else Items("list", tuple(items))
+        if all(len(items) == 1 for items in groups):
+            return Items("list", tuple(items[0] for items in groups))
+        return Items("list", tuple(items[0] if len(items) == 1 else Items("()", tuple(items)) for items in groups))
 
-    def _take(self) -> str:
-        token = self._next
-        if not token:
-            raise Unreadable("unparsed")
-        self._at += 1
-        return token
+    def _group(self) -> list[Node]:
+        items = [self._item()]
+        while self.peek() == "," or self.peek() in _WORDS:
+            self.take()
+            while self.peek() in _WORDS:  # `1, 2, and 3`
+                self.take()
+            items.append(self._item())
+            if len(items) > MAX_ITEMS:
+                raise Unreadable("limit/nodes")
+        return items
 
-    def _sum(self) -> Node:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise Unreadable("limit/depth")
-        terms: list[Node] = [self._product()]
-        while self._next in ("+", "-"):
-            negative = self._take() == "-"
-            term = self._product()
+    def _item(self) -> Node:
+        sides, signs = [self._union()], list[str]()
+        while self.peek() in SIGNS:
+            signs.append(self.take())
+            sides.append(self._union())
+        return sides[0] if not signs else Relation(tuple(signs), tuple(sides))
+
+    def _union(self) -> Node:
+        node = self.sum()
+        while self.peek() in _SETS:
+            operator = _SETS[self.take()]
+            right = self.sum()
+            same = isinstance(node, Apply) and node.operator == operator and operator != "setminus"
+            node = Apply(operator, (*node.arguments, right) if same and isinstance(node, Apply) else (node, right))
+        return node
+
+    def sum(self) -> Node:
+        terms: list[Node] = []
+        if self.peek() in (r"\pm", r"\mp"):
+            terms.append(self._plus_minus(Number(Fraction(0))))
+        else:
+            terms.append(self.product())
+        while self.peek() in ("+", "-", r"\pm", r"\mp"):
+            if self.peek() in (r"\pm", r"\mp"):
+                terms = [self._plus_minus(terms[0] if len(terms) == 1 else Apply("+", tuple(terms)))]
+                continue
+            negative = self.take() == "-"
+            term = self.product()
             terms.append(Apply("neg", (term,)) if negative else term)
-        self._depth -= 1
-        return terms[0] if len(terms) == 1 else Apply("+", tuple(terms))
+        node = terms[0] if len(terms) == 1 else Apply("+", tuple(terms))
+        if self.peek() == r"\choose":
+            self.take()
+            node = Apply("binom", (node, self.sum()))
+        return node
 
-    def _product(self) -> Node:
-        factors: list[Node] = [self._factor()]
+    def _plus_minus(self, left: Node) -> Node:
+        sign = self.take()
+        right = self.product()
+        return Apply("pm", (left, right if sign == r"\pm" else Apply("neg", (right,))))
+
+    def product(self) -> Node:
+        factors: list[Node] = [self.factor()]
         while True:
-            if self._next in ("*", "/"):
-                inverse = self._take() == "/"
-                factor = self._factor()
-                factors.append(Apply("inverse", (factor,)) if inverse else factor)
-            elif self._starts_factor():
-                # Two numbers side by side are a mixed number or a slip, not a product.
-                if is_number(self._tokens[self._at - 1]) and (is_number(self._next) or self._next == r"\frac"):
-                    raise Unreadable("unparsed")
-                factors.append(self._factor())
+            token = self.peek()
+            if token in ("*", "/"):
+                self.take()
+                factor = self.factor()
+                factors.append(Apply("inverse", (factor,)) if token == "/" else factor)
+            elif token == ":":
+                return self._ratio(_flat("*", factors))
+            elif token in _MOD:
+                self.take()
+                factors = [Apply("mod", (_flat("*", factors), self.factor()))]
+            elif self.starts_term():
+                factors.append(self.factor())
             else:
-                return factors[0] if len(factors) == 1 else Apply("*", tuple(factors))
+                return _flat("*", factors)
 
-    def _starts_factor(self) -> bool:
-        token = self._next
-        if token == "|":
-            return self._bars == 0
-        return bool(token) and (is_number(token) or is_word(token) or token in "([{" or token[0] == "\\")
+    def _ratio(self, first: Node) -> Node:
+        parts = [first]
+        while self.peek() == ":":
+            self.take()
+            parts.append(self.factor())
+        return Items("ratio", tuple(parts))
 
-    def _factor(self) -> Node:
-        if self._next in ("-", "+"):
-            negative = self._take() == "-"
-            # Signs in a row are counted here, so that many of them are no nesting.
-            while self._next in ("-", "+"):
-                negative ^= self._take() == "-"
-            node = self._power(self._primary())
-            return Apply("neg", (node,)) if negative else node
-        return self._power(self._primary())
+    def factor(self) -> Node:
+        negative = False
+        # Signs in a row are counted here, so that many of them are no nesting.
+        while self.peek() in ("-", "+"):
+            negative ^= self.take() == "-"
+        node = self._powers(self.term())
+        return Apply("neg", (node,)) if negative else node
 
-    def _power(self, base: Node) -> Node:
-        if self._next == "!":
-            self._take()
-            base = Apply("!", (base,))
-        if self._next != "^":
-            return base
-        self._take()
-        return Apply("^", (base, self._argument()))
+    def _powers(self, base: Node) -> Node:
+        while self.peek() in ("!", "%", DEGREE, "^"):
+            operator = self.take()
+            if operator == "^":
+                exponent = self.exponent()
+                # `2^3^4` means `2^(3^4)`; a factorial binds closer than the power before it.
+                if self.peek() in ("^", "!"):
+                    self.enter()
+                    exponent = self._powers(exponent)
+                    self.leave()
+                base = Apply("^", (self._with_index(base), exponent))
+            else:
+                base = Apply({"!": "!", "%": "percent"}.get(operator, "degree"), (base,))
+        return base
 
-    def _argument(self) -> Node:
-        """What stands in braces, or a single token."""
-        return self._group() if self._next in ("{", "(") else self._primary()
+    def _with_index(self, base: Node) -> Node:
+        """`x^2_1` is `x_1^2`."""
+        return self.indexed(base.name) if isinstance(base, Name) else base
 
-    def _group(self) -> Node:
-        closing = _CLOSING[self._take()]
-        bars, self._bars = self._bars, int(closing == "|")
-        node = self._sum()
-        if self._take() != closing:
-            raise Unreadable("unparsed")
+    def bracketed(self) -> Node:
+        opening = self.take()
+        bars, self._bars = self._bars, int(opening == "|")
+        if opening == "|":
+            node: Node = Apply("abs", (self.sum(),))
+            self.take("|")
+        else:
+            node = self._in_brackets(opening)
         self._bars = bars
         return node
 
-    def _primary(self) -> Node:
-        token = self._next
-        if token in ("(", "[", "{"):
-            return self._group()
-        if token == "|":
-            return Apply("abs", (self._group(),))
-        self._take()
-        if is_number(token):
-            return Number(decimal(token))
-        if token == r"\frac":
-            return Apply("*", (self._argument(), Apply("inverse", (self._argument(),))))
-        if token == r"\binom":
-            return Apply("binom", (self._argument(), self._argument()))
-        name = token.removeprefix("\\")
-        if name == "sqrt":
-            return self._root()
-        if name in FUNCTIONS:
-            return self._function(name)
-        if token[0] == "\\":
-            if name not in _NAMES:
-                raise Unreadable("unparsed")
-            return self._indexed(name)
-        return self._letters(token)
-
-    def _root(self) -> Node:
-        index: Node = Number(Fraction(2))
-        if self._next == "[":
-            index = self._group()
-        return Apply("root", (self._argument(), index))
-
-    def _function(self, name: str) -> Node:
-        exponent: Node | None = None
-        if self._next == "^":
-            self._take()
-            exponent = self._argument()
-            if exponent == Apply("neg", (Number(Fraction(1)),)):  # arcsin to some, 1/sin to others
-                raise Unreadable("unparsed")
-        if self._next in ("(", "{"):
-            argument = self._group()
-        else:
-            # `\sin 2x` takes the whole product, up to the next function.
-            factors: list[Node] = [self._factor()]
-            while self._starts_factor() and self._next.removeprefix("\\") not in FUNCTIONS:
-                factors.append(self._factor())
-            argument = factors[0] if len(factors) == 1 else Apply("*", tuple(factors))
-        node = Apply(name, (argument,))
-        return node if exponent is None else Apply("^", (node, exponent))
-
-    def _letters(self, word: str) -> Node:
-        """`xy` is a product of two variables; a word of the language of formulas is not."""
-        if word == "pi" or len(word) == 1:
-            return self._indexed(word)
-        if not word.isalpha() or not word.isascii() or len(word) > _MAX_PRODUCT or word.lower() in _NO_PRODUCTS:
+    def _in_brackets(self, opening: str) -> Node:
+        if self.peek() == r"\}":
+            self.take()
+            return Items("set", ())
+        inner = self._answer()
+        closing = self.take()
+        if closing not in _CLOSING[opening]:
             raise Unreadable("unparsed")
-        return Apply("*", (*map(Name, word[:-1]), self._power(self._indexed(word[-1]))))
+        if opening == r"\{":
+            return Items("set", inner.items if isinstance(inner, Items) and inner.kind == "list" else (inner,))
+        if isinstance(inner, Items) and inner.kind == "list":
+            return Items("set" if opening == "{" else opening + closing, inner.items)
+        # Brackets around one thing only group; a single matrix loses its brackets too.
+        if opening + closing in ("()", "{}", "[]"):
+            return inner
+        raise Unreadable("unparsed")
 
-    def _indexed(self, name: str) -> Node:
-        if self._next != "_":
-            if not name.isalpha():
-                raise Unreadable("unparsed")
-            return Name(name)
-        self._take()
-        index = self._take()
-        if index == "{":
-            parts: list[str] = []
-            while (part := self._take()) != "}":
-                parts.append(part)
-            index = "".join(parts)
-        if not index.isalnum():
-            raise Unreadable("unparsed")
-        return Name(f"{name}_{index}")
+
+def _flat(operator: str, factors: list[Node]) -> Node:
+    return factors[0] if len(factors) == 1 else Apply(operator, tuple(factors))
+
+
+def is_function(word: str) -> bool:
+    """Whether a word is the name of a function that the grammar knows."""
+    return is_word(word) and word in FUNCTIONS

@@ -36,8 +36,13 @@ _PLAIN_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-
 _REFUSED = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Nd", "Nl", "No"})
 """Unicode categories with no place in an answer: controls, invisible characters, other scripts' digits."""
 
-_EXPLICIT_GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:,\\! ?|\\!,|\{,\}|\\,)[0-9]{3})+(?![0-9])")
+_EXPLICIT_GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:,\\! ?|\\!,| ?\{, ?\}|\\,)[0-9]{3})+(?![0-9])")
 _COMMA_GROUPS = re.compile(r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
+_DOUBLED = re.compile(
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|left|right|text|sqrt|pi|boxed|cdot|times|infty|begin|end|circ)(?![a-z]))"
+)
+"""Backslashes that were escaped once too often."""
+_RUN_ON = re.compile(r"\\q?quad(?=[A-Za-z])")
 _NOT_DIGIT = re.compile(r"[^0-9]")
 _LEX = re.compile(
     r"""\\(?:text|mbox|hbox|textbf|textrm|textit|mathrm|mathbf|mathit|operatorname)\s*\{(?P<words>[^{}\\$]*)\}
@@ -83,6 +88,10 @@ def lex(text: str) -> list[str]:
     if "," in text or r"\," in text:
         text = _EXPLICIT_GROUPS.sub(lambda m: _NOT_DIGIT.sub("", m.group()), text)
         text = _COMMA_GROUPS.sub(_without_commas, text)
+    if "\\\\" in text:
+        text = _DOUBLED.sub(lambda _: "\\", text)
+    if "quad" in text:
+        text = _RUN_ON.sub(" ", text)
     tokens: list[str] = []
     for match in _LEX.finditer(text):
         if len(tokens) > MAX_TOKENS:

@@ -71,7 +71,7 @@ def braced(tokens: Sequence[str]) -> list[str]:
             at = end + 1
         if token.startswith("\\") and token not in _ARGUMENTS and token not in _FUNCTIONS and i + 1 in groups:
             keep.add(i + 1)
-    separating = _groups_with_comma(tokens)
+    separating = _groups_that_hold(tokens)
     dropped = {i for i in groups if i not in keep and i not in separating}
     return _rebuilt(tokens, dropped | {match[i] for i in dropped}, wrap)
 
@@ -153,14 +153,14 @@ def _matching(tokens: Sequence[str]) -> dict[int, int]:
     return match
 
 
-def _groups_with_comma(tokens: Sequence[str]) -> set[int]:
+def _groups_that_hold(tokens: Sequence[str]) -> set[int]:
     found, stack = set[int](), list[int]()
     for i, token in enumerate(tokens):
         if token in _OPEN:
             stack.append(i)
         elif token in _CLOSE and stack:
             stack.pop()
-        elif token == "," and stack:
+        elif token in (",", r"\choose") and stack:
             found.add(stack[-1])
     return found
 

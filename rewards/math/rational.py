@@ -16,6 +16,8 @@ from fractions import Fraction
 from rewards.math.lexer import Unreadable, is_number
 
 MAX_DIGITS = 256
+_DECIMALS = Fraction(1, 10**9)
+_ROUNDED = Fraction(1, 10**6)
 
 
 class Form(StrEnum):
@@ -77,6 +79,25 @@ def decimal(token: str) -> Fraction:
     if len(mantissa) > MAX_DIGITS or len(exponent) > len(str(MAX_DIGITS)) + 1 or abs(int(exponent or 0)) > MAX_DIGITS:
         raise Unreadable("limit/magnitude")
     return Fraction(mantissa) * Fraction(10) ** int(exponent or 0)
+
+
+def agree(left: Fraction, right: Fraction, *, decimals: tuple[bool, bool]) -> bool:
+    """Whether two numbers are the same, given which of them was written as a decimal and so may have been rounded.
+
+    Relative and exact: no tolerance where an integer or a fraction with a finite decimal is involved; 1e-9 between two
+    decimals; 1e-6 between a decimal and a fraction that no decimal can write (0.333333 is 1/3, 0.33 is not).
+    """
+    if left == right:
+        return True
+    if any(value.denominator == 1 and not rounded for value, rounded in zip((left, right), decimals, strict=True)):
+        return False
+    if all(decimals):
+        tolerance = _DECIMALS
+    elif any(decimals) and not (terminates(left) and terminates(right)):
+        tolerance = _ROUNDED
+    else:
+        return False
+    return abs(left - right) <= tolerance * max(abs(left), abs(right))
 
 
 def terminates(value: Fraction) -> bool:

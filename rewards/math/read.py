@@ -1,7 +1,7 @@
 """Reads one answer: from text to an `Answer` whose parts the layers of `rewards.math.compare` look at.
 
-An answer is a number, a structure of numbers (tuple, set, list, matrix), words, or, as the last resort, a string of
-tokens with one spelling that can only be compared as such. Units, percent signs and labels (`x =`) are taken off.
+An answer is a number, words, or a formula: tokens with one spelling, of which `compare.meaning` makes a tree when it
+needs one. Units, percent signs and labels (`x =`) are taken off.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
-from rewards.math import normalize, structure, units
+from rewards.math import normalize, units
+from rewards.math.grammar import split
 from rewards.math.lexer import DEGREE, SPACE, USD, Unreadable, is_number, is_word, lex
 from rewards.math.rational import Form, Literal, literal
-from rewards.math.structure import Key
 
 
 class Kind(StrEnum):
     """What an answer could be read as."""
 
     NUMBER = "number"
-    STRUCTURE = "structure"
-    """Several parts: a tuple, set, list or matrix."""
     WORDS = "words"
-    SYMBOLIC = "symbolic"
-    """Only known as a string."""
+    FORMULA = "formula"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +36,6 @@ class Answer:
     tokens: tuple[str, ...]
     """What `canonical` joins."""
     number: Literal | None = None
-    key: Key | None = None
-    """Equal for equal structures."""
-    exact: bool = True
-    """A number, or a structure of nothing but numbers: being different means being wrong."""
     label: str = ""
     unit: str = ""
     percent: bool = False
@@ -51,7 +44,8 @@ class Answer:
 
 
 _SIMPLE = re.compile(r"-?[0-9]{1,15}")
-_CHOICE = re.compile(r"\(?([A-J])\)?[.:)]?")
+_CHOICE = re.compile(r"\(?([A-J])(?:\)|[.:),](?=\s|\Z)(?:\s.*)?|\Z)", re.DOTALL)
+"""A letter, alone or with something behind its punctuation: `B`, `(B)`, `B. 12 cm`."""
 _CURRENCIES = {USD: "dollar", "$": "dollar", "€": "euro", "£": "pound"}
 _PERCENTS = frozenset({"percent", "pct", "percentage"})
 _GREEK = frozenset({
@@ -59,6 +53,8 @@ _GREEK = frozenset({
     r"\tau", r"\epsilon",
 })  # fmt: skip
 _IN_UNITS = frozenset({SPACE, "/", "^", "{", "}", "."})
+_ANGLES = frozenset({r"\sin", r"\cos", r"\tan", r"\cot", r"\sec", r"\csc", "sin", "cos", "tan", "cot", "sec", "csc"})
+"""Functions for which a degree sign is no unit that may be left out."""
 _PUNCTUATION = frozenset("-'.,:!?&\"")
 _SHORT_WORDS = frozenset({"no", "am", "pm"})
 _FORMULA_WORDS = frozenset({
@@ -74,7 +70,8 @@ def read(text: str) -> Answer:
         Unreadable: nothing is there, it has impossible characters or unmatched braces, or it exceeds a limit.
     """
     if _SIMPLE.fullmatch(text):
-        return Answer(Kind.NUMBER, text, (text,), number=Literal(Fraction(int(text)), Form.INTEGER))
+        tokens = ("-", text[1:]) if text[0] == "-" else (text,)
+        return Answer(Kind.NUMBER, text, tokens, number=Literal(Fraction(int(text)), Form.INTEGER))
     tokens = normalize.strip(lex(text))
     label, tokens = _take_label(tokens)
     measured = _take_unit(normalize.strip(tokens))
@@ -83,21 +80,13 @@ def read(text: str) -> Answer:
         raise Unreadable("no_answer")
     canonical = normalize.join(body) + (f"e{measured.scale}" if measured.scale else "")
     number = _scaled(literal(body), measured.scale)
-    key = None if number is not None or _only_words(body) else structure.key(body)
-    if number is not None:
-        kind = Kind.NUMBER
-    elif key is not None:
-        kind = Kind.STRUCTURE
-    else:
-        kind = Kind.WORDS if _only_words(body) else Kind.SYMBOLIC
+    kind = Kind.NUMBER if number is not None else Kind.WORDS if _only_words(body) else Kind.FORMULA
     letter = _CHOICE.fullmatch(text.strip()) or _CHOICE.fullmatch(canonical)
     return Answer(
         kind,
         canonical,
         tuple(body),
         number=number,
-        key=key,
-        exact=number is not None or (key is not None and structure.is_exact(key)),
         label=label,
         unit=measured.unit,
         percent=measured.percent,
@@ -126,7 +115,7 @@ def _take_label(tokens: list[str]) -> tuple[str, list[str]]:
         return "", tokens
     if len(signs) == 1:
         return _label_at(tokens, signs[0])
-    pieces = structure.split(tokens)
+    pieces = split(tokens)
     if len(pieces) != len(signs) or not all("=" in piece for piece in pieces):
         return "", tokens
     labelled = [_label_at(piece, piece.index("=")) for piece in pieces]
@@ -165,7 +154,7 @@ def _take_unit(tokens: list[str]) -> _Measured:
         tokens = tokens[:sign] + normalize.strip(tokens[sign + 1 :])
     if tokens[-1:] == ["%"]:
         return _Measured(tokens[:-1], unit, percent=True)
-    if tokens[-1:] == [DEGREE]:
+    if tokens[-1:] == [DEGREE] and not _ANGLES.intersection(tokens):
         return _Measured(tokens[:-1], unit or "degree")
     start = _words_behind(tokens)
     words = [token.lower() for token in tokens[start:]]

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 
 from rlhf.core.errors import ConfigError, did_you_mean
 
-MARKERS = ("boxed", "####", "<answer>", "answer is", "A:", "bare", "formula")
+MARKERS = ("boxed", "####", "<answer>", "answer is", "A:", "bare", "ending", "formula", "number")
 """Every way to mark an answer, by priority."""
-STRICT = MARKERS[:-1]
+STRICT = MARKERS[:-2]
 """Those that leave no choice which candidate is meant."""
 
-_MISMATCHES = ("wrong", "ungraded")
+_CHOICES = {
+    "symbolic_mismatch": ("wrong", "ungraded"),
+    "percent": ("either", "strict"),
+    "units": ("optional", "ignored", "required"),
+}
 
 
 def _strict() -> list[str]:
@@ -29,17 +33,23 @@ class Spec:
     r"""Accepted ways to mark the answer; the first that occurs provides the one candidate, its last occurrence counts.
     `boxed`: \boxed{} or \fbox{}. `####`: the rest of that line. `<answer>`: between tags. `answer is`: the sentence
     behind it, or behind `Answer:`. `A:`: a line that begins so. `bare`: the whole completion is one word or formula.
-    `formula`: the last $…$, which is often not the answer; not among the defaults, for evaluation only."""
+    `ending`: the formula that the completion ends with. `formula`: the last $…$, and `number`: the last number, which
+    are often not the answer; not among the defaults, for lenient evaluation only: training on them rewards talking."""
     symbolic_mismatch: str = "wrong"
-    """What a different answer to a gold that is no number, text or list of numbers gets, when nothing can tell whether
-    both are the same: `wrong` (0.0) or `ungraded` (None). Most answers that differ are wrong; leaving all of them out
-    would train on the correct ones alone. `ungraded` is for data whose golds have many equal forms."""
+    """What a different answer gets to a gold that our grammar does not know, or that is a sum or an integral, so that
+    nothing can tell whether both are the same: `wrong` (0.0) or `ungraded` (None). Most answers that differ are wrong;
+    leaving all of them out would train on the correct ones alone."""
+    percent: str = "either"
+    """`either`: a percent sign divides by 100 or is left out, 33.5% is 0.335 and 33.5. `strict`: it always divides."""
+    units: str = "optional"
+    """`optional`: units count only where both answers have one, 5 m is 5 but not 5 cm. `ignored`: never. `required`: an
+    answer must have the gold's."""
     require_reduced: bool = False
     """Refuse fractions that are not in lowest terms."""
     integer_gold_needs_literal: bool = False
     """Refuse `12*13` or `4/2` where the gold is an integer: the question must not be echoed as its answer."""
     sympy: bool = False
-    """Ask sympy, in a killable worker, about pairs that the exact layers cannot decide."""
+    """Ask sympy, in a killable worker, about what the exact layers do not calculate: sums, products and integrals."""
     sympy_timeout_s: float = 1.0
     """Wall-clock deadline of one such question."""
 
@@ -51,8 +61,8 @@ class Spec:
             raise ConfigError(
                 "markers", "is empty, so no answer can be found", fix=f"name some of {', '.join(MARKERS)}"
             )
-        if self.symbolic_mismatch not in _MISMATCHES:
-            fix = did_you_mean(self.symbolic_mismatch, _MISMATCHES)
-            raise ConfigError("symbolic_mismatch", f"'{self.symbolic_mismatch}' is not one of the choices", fix=fix)
+        for name, choices in _CHOICES.items():
+            if (given := vars(self)[name]) not in choices:
+                raise ConfigError(name, f"'{given}' is not one of the choices", fix=did_you_mean(given, choices))
         if self.sympy_timeout_s <= 0:
             raise ConfigError("sympy_timeout_s", f"{self.sympy_timeout_s} leaves no time", fix="use 1")

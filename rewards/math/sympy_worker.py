@@ -1,8 +1,9 @@
 """Asks sympy whether two formulas are the same. Runs in a worker process only; the one file that imports sympy.
 
-Called through `Tools.call("rewards.math.sympy_worker:same", …)` by `rewards.math.verify` when `Spec.sympy` is on.
-Objects are built from our own tree, never from text: `sympify` and `parse_expr` execute what they read. Sizes are
-bounded before anything is built; what sympy then makes of it is bounded by the worker's deadline and memory limit.
+Called through `Tools.call("rewards.math.sympy_worker:same", …)` by `rewards.math.verify` when `Spec.sympy` is on, for
+what `numeric` does not calculate: sums and products over a range, limits, integrals. Objects are built from our own
+tree, never from text: `sympify` and `parse_expr` execute what they read. Sizes are bounded before anything is built;
+what sympy then makes of it is bounded by the worker's deadline and memory limit.
 """
 
 # sympy is only partly typed, which strict checking turns into errors on every line.
@@ -15,14 +16,15 @@ from typing import Any
 
 import sympy
 
-from rewards.math.arithmetic import magnitude_is_safe
-from rewards.math.grammar import Apply, Name, Node, Number, parse
+from rewards.math.canonical import canonical
+from rewards.math.grammar import parse
 from rewards.math.lexer import Unreadable
+from rewards.math.tree import Apply, Name, Node, Number, Relation
 
 _MAX_EXPONENT = 200
 _ROUNDED = sympy.Rational(1, 10**6)
 _DIGITS = 50
-_CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}
+_CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I, "infty": sympy.oo}
 
 
 def same(request: Mapping[str, Sequence[str]]) -> bool | None:
@@ -32,63 +34,58 @@ def same(request: Mapping[str, Sequence[str]]) -> bool | None:
         None when one of them is no formula of our grammar, or sympy cannot tell.
     """
     try:
-        left, right = (_build(parse(request[side])) for side in ("prediction", "gold"))
+        prediction, gold = (canonical(parse(request[side])) for side in ("prediction", "gold"))
+        left, right = _expression(prediction, ()), _expression(gold, ())
     except Unreadable:
         return None
     if left == right:
         return True
-    if any(_is_decimal(request[side]) for side in ("prediction", "gold")) and (left - right).is_comparable:
+    rounded = any(isinstance(side, Number) and side.decimal for side in (prediction, gold))
+    if rounded and (left - right).is_comparable:
         return bool(abs(left - right).evalf(_DIGITS) <= _ROUNDED * abs(left).evalf(_DIGITS))
     verdict = (left - right).equals(0)
     return None if verdict is None else bool(verdict)
 
 
-def _is_decimal(tokens: Sequence[str]) -> bool:
-    """A decimal is as good as its digits: 1.4142136 is the square root of 2, 1.41 is not."""
-    return len(tokens) <= 2 and "." in tokens[-1]
-
-
-def _build(node: Node) -> Any:
-    if not magnitude_is_safe(node):
-        raise Unreadable("limit/magnitude")
-    return _expression(node)
-
-
-def _expression(node: Node) -> Any:
+def _expression(node: Node, bound: tuple[str, ...]) -> Any:
+    """The sympy object; `bound` names are those of a range, which are never constants."""
     if isinstance(node, Number):
         return sympy.Rational(node.value.numerator, node.value.denominator)
     if isinstance(node, Name):
-        return _CONSTANTS.get(node.name) or sympy.Symbol(node.name, real=True)
-    parts = [_expression(argument) for argument in node.arguments]
-    return _apply(node, parts)
+        constant = None if node.name in bound else _CONSTANTS.get(node.name)
+        return sympy.Symbol(node.name, real=True) if constant is None else constant
+    if not isinstance(node, Apply):
+        raise Unreadable("unparsed")
+    if node.operator in ("sum", "prod"):
+        return _over_integers(node, bound)
+    if node.operator == "int":
+        return _integral(node, bound)
+    if node.operator == "^":
+        return _power(*(_expression(argument, bound) for argument in node.arguments))
+    if node.operator not in _FUNCTIONS:
+        raise Unreadable("unparsed")
+    return _FUNCTIONS[node.operator](*(_expression(argument, bound) for argument in node.arguments))
 
 
-def _apply(node: Apply, parts: list[Any]) -> Any:
-    match node.operator:
-        case "+":
-            return sympy.Add(*parts)
-        case "*":
-            return sympy.Mul(*parts)
-        case "neg":
-            return -parts[0]
-        case "inverse":
-            return _power(parts[0], sympy.Integer(-1))
-        case "^":
-            return _power(parts[0], parts[1])
-        case "root":
-            return _power(parts[0], 1 / parts[1])
-        case "!":
-            return sympy.factorial(parts[0])
-        case "abs":
-            return sympy.Abs(parts[0])
-        case "binom":
-            return sympy.binomial(parts[0], parts[1])
-        case "ln":
-            return sympy.log(parts[0])
-        case "log":  # without a base it is the natural or the decimal one
-            raise Unreadable("unparsed")
-        case function:
-            return _FUNCTIONS[function](parts[0])
+def _over_integers(node: Apply, bound: tuple[str, ...]) -> Any:
+    below, above, body = node.arguments
+    if not isinstance(below, Relation) or below.signs != ("=",) or not isinstance(below.sides[0], Name):
+        raise Unreadable("unparsed")
+    name = below.sides[0].name
+    ends = (_expression(below.sides[1], bound), _expression(above, bound))
+    over = sympy.Sum if node.operator == "sum" else sympy.Product
+    return over(_expression(body, (*bound, name)), (sympy.Symbol(name, real=True), *ends)).doit()
+
+
+def _integral(node: Apply, bound: tuple[str, ...]) -> Any:
+    below, above, body, variable = node.arguments
+    if not isinstance(variable, Name):
+        raise Unreadable("unparsed")
+    symbol = sympy.Symbol(variable.name, real=True)
+    inner = _expression(body, (*bound, variable.name))
+    if isinstance(below, Name) and not below.name:
+        return sympy.integrate(inner, symbol)
+    return sympy.integrate(inner, (symbol, _expression(below, bound), _expression(above, bound)))
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -102,6 +99,12 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 _FUNCTIONS = {
+    "+": sympy.Add,
+    "*": sympy.Mul,
+    "!": sympy.factorial,
+    "abs": sympy.Abs,
+    "binom": sympy.binomial,
+    "ln": sympy.log,
     "sin": sympy.sin,
     "cos": sympy.cos,
     "tan": sympy.tan,
@@ -111,5 +114,6 @@ _FUNCTIONS = {
     "arcsin": sympy.asin,
     "arccos": sympy.acos,
     "arctan": sympy.atan,
-    "exp": sympy.exp,
+    "floor": sympy.floor,
+    "ceil": sympy.ceiling,
 }

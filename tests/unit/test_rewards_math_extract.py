@@ -73,5 +73,8 @@ def test_markers_decide_what_counts() -> None:
     only_boxes = Spec(markers=["boxed"])
     assert verify("#### 7", "7", spec=only_boxes).reason == "no_answer"
     assert verify(r"\boxed{7} #### 8", "7", spec=only_boxes).value == 1.0
-    assert verify("the result is $7$", "7").reason == "no_answer"
+    assert verify("the result is $7$ today", "7").reason == "no_answer"
+    assert verify("$8$ minus one, so the result is $7$.", "7").value == 1.0
+    assert verify("the result is 7", "7").reason == "no_answer"
+    assert verify("6 plus one is 7, see?", "7", spec=Spec(markers=["number"])).value == 1.0
     assert verify("the result is $7$ and $8$", "8", spec=Spec(markers=list(MARKERS))).value == 1.0
