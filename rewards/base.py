@@ -7,12 +7,39 @@ be said about the answer; an answer that is absent or unreadable through the mod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.types import Prompt, RewardOut, Verdict
 
 USER = "user"
+_SHAPES = ("linear", "cosine", "jump")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How a weight moves over training. Example: `{to: 0.0, begin: 50, end: 150}`."""
+
+    to: float | None = None
+    """The weight from step `end` on; null keeps the weight as it is."""
+    begin: int = 0
+    """Step of the run, over all its stages, up to which the weight is the reward's own."""
+    end: int = 0
+    """Step of the run from which it is `to`."""
+    shape: str = "linear"
+    """Between the two: `linear`, `cosine` (slow at both ends), or `jump` (nothing until `end`)."""
+
+    def __post_init__(self) -> None:
+        if self.to is None:
+            return
+        if not math.isfinite(self.to):
+            raise ConfigError("to", f"{self.to} is not a finite number", fix="use a weight, for example 0")
+        if not 0 <= self.begin <= self.end or self.end == 0:
+            problem = f"steps {self.begin} to {self.end} are no stretch of the run"
+            raise ConfigError("end", problem, fix="use begin: 0 and end: the number of steps it takes")
+        if self.shape not in _SHAPES:
+            fix = did_you_mean(self.shape, _SHAPES)
+            raise ConfigError("shape", f"'{self.shape}' is not one of the choices", fix=fix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +48,27 @@ class RewardConfig:
 
     weight: float = 1.0
     """Factor of this reward in the rubric's sum; 0 computes and logs it without training on it."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """How the weight moves over training; by default it does not."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
             raise ConfigError("weight", f"{self.weight} is not a finite number", fix="use 1, or 0 to only log it")
+
+
+def weight_at(cfg: RewardConfig, step: int) -> float:
+    """A reward's weight at a step of the run."""
+    schedule = cfg.schedule
+    if schedule.to is None or step <= schedule.begin < schedule.end:
+        return cfg.weight
+    if step >= schedule.end:
+        return schedule.to
+    if schedule.shape == "jump":
+        return cfg.weight
+    done = (step - schedule.begin) / (schedule.end - schedule.begin)
+    if schedule.shape == "cosine":
+        done = (1 - math.cos(math.pi * done)) / 2
+    return cfg.weight + (schedule.to - cfg.weight) * done
 
 
 class WorkerError(Exception):

@@ -24,10 +24,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 from rewards import base
-from rewards.judged import judge, shaped
+from rewards.judged import check_weight, judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
@@ -69,9 +68,7 @@ class Config(base.RewardConfig):
             if (value := vars(self)[name]) > lowest:
                 problem = f"{value} is more than the {lowest} that a right answer may be worth"
                 raise ConfigError(name, problem, fix=f"use {lowest} or less")
-        if (weight := cast(base.RewardConfig, self.verifier.config).weight) != 1:
-            problem = f"{weight} would change nothing, since only the verdict is used"
-            raise ConfigError("verifier.weight", problem, fix="set the weight beside `verifier`, not inside it")
+        check_weight(self.verifier)
 
 
 def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:

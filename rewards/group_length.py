@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rewards import base
-from rewards.judged import judge, shaped
+from rewards.judged import check_weight, judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.protocols import Tools
@@ -38,6 +38,10 @@ class Config(base.RewardConfig):
 
     verifier: Component = slot("rewards", "math")
     """The reward that judges the answers."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_weight(self.verifier)
 
 
 def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:

@@ -13,6 +13,19 @@ from rlhf.core.protocols import RewardModule, Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 
+def check_weight(verifier: Component) -> None:
+    """A weight inside a verifier has no effect.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    config = cast(base.RewardConfig, verifier.config)
+    if config.weight != 1 or config.schedule.to is not None:
+        key, value = ("weight", config.weight) if config.weight != 1 else ("schedule.to", config.schedule.to)
+        problem = f"{value} would change nothing, since only the verdict is used"
+        raise ConfigError(f"verifier.{key}", problem, fix="set it beside `verifier`, not inside it")
+
+
 def judge(group: Group, verifier: Component, tools: Tools) -> list[RewardOut]:
     """What the verifier says of a group.
 
@@ -39,6 +52,7 @@ def shaped(
     Raises:
         ConfigError: the verifier gives values without judging answers.
     """
+    out = replace(out, per_token=())
     measured = {**measured, **{f"verifier/{key}": number for key, number in out.breakdown.items()}}
     if out.value is None:
         return replace(out, breakdown={"correct": None, **measured})

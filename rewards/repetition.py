@@ -8,14 +8,20 @@ The n-gram repetition penalty of Yeo et al. 2025, "Demystifying Long Chain-of-Th
 2502.03373, sections 4.5 and 4.6; N = 40, P = -0.05). Over all n-grams of the answer's tokens, left to right: where one
 occurs again, its n tokens are marked. A token is marked once, however many repeated n-grams it lies in.
 
-    value = penalty * marked tokens
+    value = sum of penalty * discount^t over the marked tokens, the t-th of the answer; with discount 1 (the default)
+            penalty * marked tokens
+
+Each penalty stands on its token (`RewardOut.per_token`): a critic with generalised advantages blames the tokens up to
+the repetition and no token after it, group-relative advantages see the sum. The paper discounts penalties with a gamma
+of their own, 0.99, so that blame stays near the repetition. With `discount` below 1 the placed rewards are such that
+the undiscounted sum from any token on is the discounted one of the penalties: r'_t = r_t - (1 - discount) S_{t+1},
+where S_t = r_t + discount S_{t+1}. This is exact for `gamma: 1, lam: 1`.
 
 `repeated_share` of the breakdown is 1 - (different n-grams / n-grams), the measure by which that paper's code scales
 its older, word-based penalty; it does not depend on `penalty`.
 
-Deviations. The paper places P on each marked token and discounts it with a gamma of its own (0.99), so that blame
-stays near the repetition; here the answer gets their undiscounted sum, as a gamma of 1 would give its first token.
-The option `only_start` of its code is not offered. Prompts are not looked at: repeating the question is free.
+Deviations. The option `only_start` of the paper's code is not offered. Prompts are not looked at: repeating the
+question is free.
 
 This reward judges no answer: its verdict is `skipped`, and with it as the primary no accuracy can be measured.
 """
@@ -42,6 +48,8 @@ class Config(base.RewardConfig):
     """Tokens in a row that must occur again. More than the longest phrase that an answer may rightly repeat."""
     penalty: float = -0.05
     """Added to the value for each token in a repeated n-gram; negative."""
+    discount: float = 1.0
+    """How much less a penalty counts per token before it (the paper: 0.99)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,16 +58,22 @@ class Config(base.RewardConfig):
         if not -math.inf < self.penalty < 0:
             fix = "use a number below 0, for example -0.05; weight: 0 measures without penalty"
             raise ConfigError("penalty", f"{self.penalty} is not a penalty", fix=fix)
+        if not 0 < self.discount <= 1:
+            raise ConfigError("discount", f"{self.discount} is out of range", fix="use 1, or 0.99 as the paper does")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repetition:
     """How much of a sequence repeats what it had before."""
 
-    tokens: int
+    marked_T: tuple[bool, ...]
     """Tokens in at least one repeated n-gram; its first occurrence does not count."""
     share: float
     """Repeated n-grams by all n-grams; 0 for a sequence shorter than one."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.marked_T)
 
 
 def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
@@ -68,23 +82,39 @@ def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
 
 
 def measure(tokens: Sequence[int], *, ngram: int) -> Repetition:
-    """Count the repeated n-grams of a sequence and the tokens they cover."""
+    """Find the repeated n-grams of a sequence and the tokens they cover."""
     seen: set[tuple[int, ...]] = set()
     total = max(len(tokens) - ngram + 1, 0)
-    covered = end = 0
+    marked_T = [False] * len(tokens)
+    end = 0
     for start in range(total):
         window = tuple(tokens[start : start + ngram])
         if window in seen:
-            covered += start + ngram - max(start, end)
+            for t in range(max(start, end), start + ngram):
+                marked_T[t] = True
             end = start + ngram
         seen.add(window)
-    return Repetition(tokens=covered, share=1 - len(seen) / total if total else 0.0)
+    return Repetition(marked_T=tuple(marked_T), share=1 - len(seen) / total if total else 0.0)
 
 
 def _out(found: Repetition, cfg: Config) -> RewardOut:
+    placed = _placed([cfg.penalty if marked else 0.0 for marked in found.marked_T], cfg.discount)
     return RewardOut(
-        value=cfg.penalty * found.tokens if found.tokens else 0.0,  # the product would be -0.0
+        value=math.fsum(placed),
         verdict=Verdict.SKIPPED,
         reason=REASON,
         breakdown={"repeated_tokens": float(found.tokens), "repeated_share": found.share},
+        per_token=placed if found.tokens else (),
     )
+
+
+def _placed(rewards_T: Sequence[float], discount: float) -> tuple[float, ...]:
+    """Rewards whose sums from any token on are the discounted sums of those given."""
+    if discount == 1:
+        return tuple(rewards_T)
+    placed: list[float] = []
+    following = 0.0
+    for reward in reversed(rewards_T):
+        placed.append(reward - (1 - discount) * following)
+        following = reward + discount * following
+    return tuple(reversed(placed))

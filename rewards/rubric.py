@@ -6,6 +6,10 @@ first component is the primary and provides verdict, reason and extracted answer
 gives None, so does the whole: its verdict and reason take over, the reason with `@name` when it is not the primary.
 Ungraded is never 0.
 
+Weights may move over training (`Schedule`); a sample's weights are those of the step that its id names, so that a
+replay weighs it as training did. What a component places on single tokens is weighted and multiplied like its value; a
+value that takes the sum's place (a closed gate, a truncated or absent answer) is due to the whole answer.
+
 Boundary: a component that raises costs its group (`crash/<ExceptionName>`, counted and logged), never the run. Only a
 `UserError`, which says what to mend in the config, goes through.
 """
@@ -28,6 +32,8 @@ from rlhf.core.types import Group, RewardOut, StopReason, Trajectory, Verdict
 
 TRUNCATED = "truncated"
 """Reason, and key of the breakdown, of a trajectory that got `truncated_value`."""
+NO_ANSWER = "no_answer_value"
+"""Key of the breakdown of a trajectory that got `no_answer_value`."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +44,9 @@ class RubricConfig:
 
     truncated_value: float | None = None
     """What an answer that ran out of tokens gets in place of its reward; null grades it like any other."""
+    no_answer_value: float | None = None
+    """What a completion gets in place of its reward in which the primary finds no answer; null grades it like a wrong
+    one."""
     gates: list[str] = field(default_factory=list[str])
     """Rewards that must be above 0 for the others to count, for example a format; `weight: 0` makes one a gate only."""
     gate_value: float = 0.0
@@ -48,8 +57,9 @@ class RubricConfig:
     """Groups graded at the same time. More than 1 pays off when rewards wait for worker processes."""
 
     def __post_init__(self) -> None:
-        if self.truncated_value is not None and not math.isfinite(self.truncated_value):
-            raise ConfigError("truncated_value", f"{self.truncated_value} is not finite", fix="use 0, -1 or null")
+        for name in ("truncated_value", "no_answer_value"):
+            if (value := vars(self)[name]) is not None and not math.isfinite(value):
+                raise ConfigError(name, f"{value} is not finite", fix="use 0, -1 or null")
         if not math.isfinite(self.gate_value):
             raise ConfigError("gate_value", f"{self.gate_value} is not finite", fix="use 0, or -1")
         if both := sorted({*self.gates} & {*self.multiply}):
@@ -101,11 +111,12 @@ def reason_counts(groups: Iterable[Group]) -> dict[str, int]:
 
 def _score_group(group: Group, components: Mapping[str, Component], cfg: RubricConfig, tools: Tools) -> list[RewardOut]:
     columns = {name: _component_outs(name, component, group, tools) for name, component in components.items()}
-    weights = {name: cast(base.RewardConfig, component.config).weight for name, component in components.items()}
+    settings = {name: cast(base.RewardConfig, component.config) for name, component in components.items()}
     out: list[RewardOut] = []
     for g, trajectory in enumerate(group.trajectories):
+        weights = {name: base.weight_at(setting, trajectory.step) for name, setting in settings.items()}
         total = _combine({name: outs[g] for name, outs in columns.items()}, weights, cfg)
-        out.append(_truncate(total, trajectory, cfg))
+        out.append(_replaced(total, trajectory, cfg))
     return out
 
 
@@ -122,7 +133,16 @@ def _component_outs(name: str, component: Component, group: Group, tools: Tools)
     if len(outs) != size:
         _LOG.warning("reward '%s' gave %d outcomes for %d samples of '%s'", name, len(outs), size, group.prompt.id)
         return [base.crash("wrong_length")] * size
-    return outs
+    return [_placed(out, trajectory) for out, trajectory in zip(outs, group.trajectories, strict=True)]
+
+
+def _placed(out: RewardOut, trajectory: Trajectory) -> RewardOut:
+    """The same outcome, or a crash when what it places on tokens does not fit them."""
+    if not out.per_token:
+        return out
+    if len(out.per_token) != len(trajectory.tokens):
+        return base.crash("per_token_length")
+    return out if all(map(math.isfinite, out.per_token)) else base.crash("not_finite")
 
 
 def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: RubricConfig) -> RewardOut:
@@ -136,7 +156,8 @@ def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: R
             continue
         if out.value is None:
             reason = out.reason if name == primary else f"{out.reason}@{name}"
-            return replace(outs[primary], value=None, verdict=out.verdict, reason=reason, breakdown=breakdown)
+            whole = replace(outs[primary], value=None, verdict=out.verdict, reason=reason, breakdown=breakdown)
+            return replace(whole, per_token=(), weights={})
         if name in cfg.gates and out.value <= 0:
             closed = closed or name
         if name in cfg.multiply:
@@ -144,12 +165,26 @@ def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: R
         else:
             total += weights[name] * out.value
     if closed:
-        return replace(outs[primary], value=cfg.gate_value, reason=f"gate/{closed}", breakdown=breakdown)
-    return base.finite(replace(outs[primary], value=total * factor, breakdown=breakdown))
+        whole = replace(outs[primary], value=cfg.gate_value, reason=f"gate/{closed}", breakdown=breakdown)
+        return replace(whole, per_token=(), weights={})
+    added = {name: weights[name] * factor for name in outs if name not in cfg.multiply and weights[name]}
+    whole = replace(outs[primary], value=total * factor, breakdown=breakdown, weights=added)
+    return base.finite(replace(whole, per_token=_sum_per_token(outs, added)))
 
 
-def _truncate(out: RewardOut, trajectory: Trajectory, cfg: RubricConfig) -> RewardOut:
-    if cfg.truncated_value is None or trajectory.stop is not StopReason.LENGTH:
+def _sum_per_token(outs: Mapping[str, RewardOut], weights: Mapping[str, float]) -> tuple[float, ...]:
+    rows = [(weight, outs[name].per_token) for name, weight in weights.items() if outs[name].per_token]
+    return tuple(sum(weight * row[t] for weight, row in rows) for t in range(len(rows[0][1]))) if rows else ()
+
+
+def _replaced(out: RewardOut, trajectory: Trajectory, cfg: RubricConfig) -> RewardOut:
+    """The same outcome, or the value that a truncated or absent answer has instead."""
+    if cfg.truncated_value is not None and trajectory.stop is StopReason.LENGTH:
+        breakdown = {**out.breakdown, TRUNCATED: cfg.truncated_value}
+        whole = replace(out, value=cfg.truncated_value, reason=TRUNCATED, breakdown=breakdown)
+    elif cfg.no_answer_value is not None and out.value is not None and out.verdict is Verdict.NO_ANSWER:
+        breakdown = {**out.breakdown, NO_ANSWER: cfg.no_answer_value}
+        whole = replace(out, value=cfg.no_answer_value, breakdown=breakdown)
+    else:
         return out
-    breakdown = {**out.breakdown, TRUNCATED: cfg.truncated_value}
-    return replace(out, value=cfg.truncated_value, reason=TRUNCATED, breakdown=breakdown)
+    return replace(whole, per_token=(), weights={})

@@ -17,10 +17,12 @@ from rewards.math.lexer import Unreadable
 from rewards.math.tree import Apply, Items, Name, Node, Number, Relation, Verbatim, children, walk
 
 MAX_NODES = 4000
+MAX_LEVELS = 150
 ASSIGNED = "assigned"
 """Kind of several names that each get a value."""
 _ONE, _ZERO = Number(Fraction(1)), Number(Fraction(0))
 _TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+_SCALAR = frozenset({"+", "*", "neg", "inverse", "^", "root"})
 _MIRRORED = {">": "<", r"\ge": r"\le"}
 
 
@@ -30,9 +32,20 @@ def canonical(node: Node) -> Node:
     Raises:
         Unreadable: `limit/nodes`, `limit/magnitude`; `unparsed` for a division by zero.
     """
-    if sum(1 for _ in walk(node)) > MAX_NODES:
-        raise Unreadable("limit/nodes")
+    _check_size(node)
     return _simple(_spread(node))
+
+
+def _check_size(node: Node) -> None:
+    """Signs and operators in a row nest without brackets: `x!!!` is three deep."""
+    level, nodes, depth = [node], 0, 0
+    while level:
+        nodes, depth = nodes + len(level), depth + 1
+        if nodes > MAX_NODES:
+            raise Unreadable("limit/nodes")
+        if depth > MAX_LEVELS:
+            raise Unreadable("limit/depth")
+        level = [child for parent in level for child in children(parent)]
 
 
 def _spread(node: Node) -> Node:
@@ -112,6 +125,8 @@ def _radians(node: Node) -> Node:
 def _operation(operator: str, parts: list[Node]) -> Node:
     if any(isinstance(part, Items) and part.kind == "matrix" for part in parts) and operator in ("+", "*", "neg"):
         return _matrices(operator, parts)
+    if operator in _SCALAR and any(isinstance(part, (Items, Relation)) for part in parts):
+        return Apply(operator, tuple(parts))
     match operator:
         case "+":
             return _sum(parts)
@@ -152,14 +167,14 @@ def _known(operator: str, parts: Sequence[Node]) -> Node:
         value = arithmetic.apply(operator, [number.value for number in numbers])
     except Irrational:
         return whole
-    return Number(value, decimal=any(number.decimal for number in numbers))
+    return Number(value, decimal=operator in ("percent", "abs") and numbers[0].decimal)
 
 
 def _sum(parts: Sequence[Node]) -> Node:
     total, rest = _ZERO, list[Node]()
     for part in _flat("+", parts):
         if isinstance(part, Number):
-            total = Number(arithmetic.apply("+", [total.value, part.value]), decimal=total.decimal or part.decimal)
+            total = Number(arithmetic.apply("+", [total.value, part.value]), decimal=part.decimal and total.value == 0)
         else:
             rest.append(part)
     rest.sort(key=lambda part: part.key)
@@ -172,7 +187,9 @@ def _product(parts: Sequence[Node]) -> Node:
     factor, rest = _ONE, list[Node]()
     for part in _flat("*", parts):
         if isinstance(part, Number):
-            factor = Number(arithmetic.apply("*", [factor.value, part.value]), decimal=factor.decimal or part.decimal)
+            value, written = arithmetic.apply("*", [factor.value, part.value]), factor.decimal or part.decimal
+            # A sign leaves a decimal what it is; what was calculated with one is no rounded number any more.
+            factor = Number(value, decimal=written and 1 in (abs(factor.value), abs(part.value)))
         else:
             rest.append(part)
     if not rest:

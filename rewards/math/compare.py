@@ -22,7 +22,7 @@ from rewards.math.lexer import USD, Unreadable, is_number, is_word, lex
 from rewards.math.rational import Form, Literal, agree
 from rewards.math.read import Answer, Kind
 from rewards.math.spec import Spec
-from rewards.math.tree import Items, Node, Relation, has_range, is_known, is_scalar
+from rewards.math.tree import Node, Relation, has_range, is_known, is_scalar
 
 MISMATCH = "mismatch"
 UNDECIDED = ""
@@ -111,7 +111,7 @@ def meaning(prediction: Answer, gold: Answer, spec: Spec) -> str:
 
 def _with_label(tree: Node, answer: Answer) -> Node:
     """`y = 2x + 3` again, where the other answer is an equation."""
-    if not answer.label or isinstance(tree, (Relation, Items)):
+    if not answer.label or not is_scalar(tree):
         return tree
     return Relation(("=",), (parse_parts(normalize.braced(lex(answer.label))), tree))
 

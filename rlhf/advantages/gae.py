@@ -1,6 +1,7 @@
 """Generalised advantage estimation: how much better than a critic expected every token turned out.
 
-    delta_t = r_t + gamma V_{t+1} - V_t                  r_t: minus the penalty of token t; the reward at the last token
+    delta_t = r_t + gamma V_{t+1} - V_t                  r_t: what the reward places on token t, minus its penalty; the
+                                                         rest of the reward at the last token
     A_t     = delta_t + gamma lam A_{t+1}                0 behind the last token, also of an answer that was cut off
     R_t     = A_t + V_t                                  what the critic learns
 
@@ -75,7 +76,9 @@ def _estimates(group: Group, gamma: float, lam: float) -> list[Row | None]:
             continue
         rewards_T = [-penalty for penalty in penalties_T]
         if rewards_T:
-            rewards_T[-1] += reward.value
+            rewards_T[-1] += reward.value - math.fsum(reward.per_token)
+        if reward.per_token:
+            rewards_T = [r + placed for r, placed in zip(rewards_T, reward.per_token, strict=True)]
         out.append(_backwards(rewards_T, values_T, gamma, lam))
     return out
 

@@ -8,6 +8,16 @@ Three choices of std, each a sample standard deviation (n - 1):
     batch    of all returns in the batch            Lite PPO (arXiv 2508.08221), TRL's `scale_rewards="batch"`
     none     1: no division                         Dr.GRPO (arXiv 2503.20783), with `loss.aggregate: constant`
 
+Where a rubric adds several rewards up, there are two orders:
+
+    sum_then_normalize    the weighted sum is centred and divided (the rule)
+    normalize_then_sum    each reward is centred and divided by a deviation of its own, then the weighted sum is taken:
+                          GDPO (arXiv 2601.05242), TRL's `multi_objective_aggregation`
+
+In the first a reward of large spread drowns the others, and different combinations of rewards with the same sum get the
+same advantage; in the second every reward speaks with its weight. With `std: none` both are the same. GDPO's last step,
+whitening over the batch, is not done. KL in reward is centred, and not divided.
+
 Dividing by the group's deviation makes the rare success on a hard prompt, and the rare failure on an easy one, count
 more; Dr.GRPO calls that a bias. A group with one graded sample has nothing to compare with and gets 0, where verl
 takes mean 0 and deviation 1 and so trains on the raw reward.
@@ -24,9 +34,11 @@ from itertools import chain
 from rlhf.advantages import common
 from rlhf.advantages.common import Row
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.types import Group
+from rlhf.core.types import Group, RewardOut
 
 _STDS = ("group", "batch", "none")
+NORMALIZE_FIRST = "normalize_then_sum"
+_ORDERS = ("sum_then_normalize", NORMALIZE_FIRST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +49,23 @@ class Config:
     """What the centred return is divided by: `group`, `batch` or `none`."""
     eps: float = 1e-6
     """Added to the deviation (verl 1e-6, TRL 1e-4)."""
+    order: str = "sum_then_normalize"
+    """How several rewards become one: `sum_then_normalize` or `normalize_then_sum`."""
 
     def __post_init__(self) -> None:
         if self.std not in _STDS:
             raise ConfigError("std", f"'{self.std}' is not one of the choices", fix=did_you_mean(self.std, _STDS))
+        if self.order not in _ORDERS:
+            fix = did_you_mean(self.order, _ORDERS)
+            raise ConfigError("order", f"'{self.order}' is not one of the choices", fix=fix)
         if not 0 < self.eps < math.inf:
             raise ConfigError("eps", f"{self.eps} is out of range", fix="use a small positive number, like 1e-6")
 
 
 def advantages(groups: Sequence[Group], cfg: Config) -> list[list[Row | None]]:
     """Per group, per trajectory: one value per response token; None for what could not be graded."""
+    if cfg.order == NORMALIZE_FIRST:
+        return _each_normalized(groups, cfg)
     returns_PG = [common.returns(group) for group in groups]
     scales_P = _scales([common.graded(returns_G) for returns_G in returns_PG], cfg)
     out: list[list[Row | None]] = []
@@ -54,6 +73,34 @@ def advantages(groups: Sequence[Group], cfg: Config) -> list[list[Row | None]]:
         scalars = [None if value is None else value / scale for value in common.centred(returns_G)]
         out.append(common.rows(group, scalars))
     return out
+
+
+def _each_normalized(groups: Sequence[Group], cfg: Config) -> list[list[Row | None]]:
+    """Each reward against itself, then the weighted sum."""
+    names = dict.fromkeys(name for group in groups for reward in group.rewards for name in reward.weights)
+    totals_PG: list[list[float | None]] = [_centred_penalties(group) for group in groups]
+    for name in names:
+        columns_PG = [[_part(reward, name) for reward in group.rewards] for group in groups]
+        scales_P = _scales([common.graded(column) for column in columns_PG], cfg)
+        for group, totals_G, column_G, scale in zip(groups, totals_PG, columns_PG, scales_P, strict=True):
+            for g, value in enumerate(common.centred(column_G)):
+                total = totals_G[g]
+                if total is not None and value is not None:
+                    totals_G[g] = total + group.rewards[g].weights[name] * value / scale
+    return [common.rows(group, totals_G) for group, totals_G in zip(groups, totals_PG, strict=True)]
+
+
+def _part(reward: RewardOut, name: str) -> float | None:
+    """The unweighted value of one reward of a graded trajectory."""
+    return None if reward.value is None or name not in reward.weights else reward.breakdown[name]
+
+
+def _centred_penalties(group: Group) -> list[float | None]:
+    """Minus the KL penalties, against the group's; None for what has no grade."""
+    common.returns(group)  # says what is wrong with a group that has no rewards, or infinite ones
+    penalties_GT = group.penalties_GT or ((),) * len(group.trajectories)
+    spent = zip(group.rewards, penalties_GT, strict=True)
+    return common.centred([None if reward.value is None else -math.fsum(row) for reward, row in spent])
 
 
 def _scales(graded_PG: Sequence[Sequence[float]], cfg: Config) -> list[float]:

@@ -13,6 +13,7 @@ tensors of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor, device, dtype
 
     from rlhf.core.metrics import Metric
+
+_STEP = re.compile(r"-?\d+-(\d+)-")
+"""Begin of a trajectory's id."""
 
 Scalar: TypeAlias = "str | int | float | bool | None"
 Json: TypeAlias = "Scalar | Sequence[Json] | Mapping[str, Json]"
@@ -131,6 +135,12 @@ class Trajectory:
     versions: tuple[int, ...] = ()
     """[len(tokens)] As in `Completion`."""
 
+    @property
+    def step(self) -> int:
+        """Step of the run that sampled it, 0 where it was sampled outside of training."""
+        named = _STEP.match(self.id)
+        return int(named[1]) if named else 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardOut:
@@ -149,7 +159,9 @@ class RewardOut:
     breakdown: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     """Unweighted value per component of a rubric."""
     per_token: tuple[float, ...] = ()
-    """[tokens] What of `value` is due to single tokens; the rest of it is due to the whole answer. Empty: nothing is."""
+    """[tokens] What of `value` is due to single tokens; the rest is due to the whole answer. Empty: nothing is."""
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Weight of each component that was added to `value`, at the step of the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,4 +199,7 @@ def _metrics(groups: Sequence[Group], dropped: Counter[str]) -> dict[str, Metric
     for name in dict.fromkeys(name for reward in rewards for name in reward.breakdown):
         parts = [value for r in rewards if (value := r.breakdown.get(name)) is not None]
         out |= {f"reward/{name}/mean": mean_of(parts)} if parts else {}
+    for name in dict.fromkeys(name for reward in rewards for name in reward.weights):
+        weights = [reward.weights[name] for reward in rewards if name in reward.weights]
+        out |= {f"reward/{name}/weight": mean_of(weights)} if any(len(r.weights) > 1 for r in rewards) else {}
     return out

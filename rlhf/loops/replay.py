@@ -365,6 +365,8 @@ def _reward(record: Record) -> RewardOut:
         reason=record["reason"],
         extracted=record["extracted"],
         breakdown=record["breakdown"],
+        weights=record.get("weights", {}),
+        per_token=tuple(record.get("per_token", ())),
     )
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from rewards.rubric import RubricConfig
+from rlhf.advantages import grpo
 from rlhf.core import component, config
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
@@ -139,6 +140,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     _check_rubric(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
+    _check_normalization(settings, stages)
     _check_tensor_parallel(settings)
     _check_turns(settings, stages)
     return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
@@ -173,6 +175,20 @@ def _check_rubric(settings: Settings) -> None:
                 raise ConfigError(f"rubric.{key}", f"there is no reward '{name}'", fix=fix)
     if set(settings.rewards) <= set(rubric.multiply):
         raise ConfigError("rubric.multiply", "leaves no reward to be multiplied", fix="take one of them out")
+
+
+def _check_normalization(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """Rewards can be normalised one by one only where their weighted sum is all there is."""
+    rubric = settings.rubric
+    replaced = rubric.gates or rubric.multiply or (rubric.truncated_value, rubric.no_answer_value) != (None, None)
+    for stage in stages:
+        if not replaced or not isinstance(stage.config, online.Config):
+            continue
+        advantage = stage.config.advantage.config
+        if isinstance(advantage, grpo.Config) and advantage.order == grpo.NORMALIZE_FIRST:
+            problem = "normalises rewards one by one, but the rubric has gates, factors or values in place of the sum"
+            fix = "leave gates, multiply, truncated_value and no_answer_value out of the rubric, or sum first"
+            raise ConfigError(f"{stage.name}.advantage.order", problem, fix=fix)
 
 
 def _check_tensor_parallel(settings: Settings) -> None:

@@ -232,8 +232,8 @@ class Stage:
 def sample_rows(
     groups: Sequence[Group], advantages: Mapping[str, float], *, step: int, stage: str
 ) -> Iterator[dict[str, Json]]:
-    """One record per trajectory: all that is needed to read, re-score and generate it again. `versions`, one per token,
-    stands only where a sample went on across a weight update."""
+    """One record per trajectory: all that is needed to read, re-score and generate it again. `versions` and
+    `per_token`, one per token, stand only where a sample went on across a weight update, or tokens have rewards."""
     for group in groups:
         question = group.prompt.messages[-1].content
         for t, reward in zip(group.trajectories, group.rewards, strict=True):
@@ -253,6 +253,8 @@ def sample_rows(
                 "reason": reward.reason,
                 "extracted": reward.extracted,
                 "breakdown": dict(reward.breakdown),
+                **({"weights": dict(reward.weights)} if reward.weights else {}),
+                **({"per_token": reward.per_token} if reward.per_token else {}),
                 "advantage": advantages.get(t.id),
                 "policy_version": t.policy_version,
                 **({"versions": t.versions} if t.versions else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from batches import group
@@ -84,6 +85,51 @@ def test_a_single_graded_sample_has_nothing_to_compare_with(std: str) -> None:
 def test_nothing_graded_gives_nothing(std: str) -> None:
     assert scalars(group(None, None), cfg=Config(std=std)) == [[None, None]]
     assert scalars(cfg=Config(std=std)) == []
+
+
+def several(*rows: tuple[float | None, float], weights: tuple[float, float] = (1.0, 1.0)) -> Group:
+    """A group with two rewards, `a` and `b`, of each sample."""
+    scored = group(*(None if a is None else weights[0] * a + weights[1] * b for a, b in rows))
+    rewards = tuple(
+        replace(out, breakdown={"a": a, "b": b}, weights={} if a is None else {"a": weights[0], "b": weights[1]})
+        for out, (a, b) in zip(scored.rewards, rows, strict=True)
+    )
+    return replace(scored, rewards=rewards)
+
+
+def test_normalised_one_by_one_every_reward_speaks_with_its_weight() -> None:
+    # a: 1, 0, 0, 0 has mean 1/4 and deviation 1/2; b: 0, 100, 0, 100 has mean 50 and deviation 100 / sqrt(3).
+    rows = ((1.0, 0.0), (0.0, 100.0), (0.0, 0.0), (0.0, 100.0))
+    half = math.sqrt(3) / 2
+    cfg = Config(order="normalize_then_sum", eps=1e-12)
+    assert scalars(several(*rows), cfg=cfg) == [pytest.approx([1.5 - half, -0.5 + half, -0.5 - half, -0.5 + half])]
+    [found] = scalars(several(*rows, weights=(2.0, -1.0)), cfg=cfg)
+    assert found == pytest.approx([3.0 + half, -1.0 - half, -1.0 + half, -1.0 - half])
+    [summed] = scalars(several(*rows), cfg=Config(eps=1e-12))
+    assert summed[1] == pytest.approx(half, abs=0.02), "in the sum the large reward is all that counts"
+
+
+def test_sums_that_are_equal_keep_their_differences() -> None:
+    rows = ((1.0, 0.0), (0.0, 1.0), (0.0, 1.0))
+    assert scalars(several(*rows)) == [[0.0, 0.0, 0.0]]
+    [found] = scalars(several(*rows, weights=(1.0, 1.0)), cfg=Config(order="normalize_then_sum", std="none"))
+    assert found == pytest.approx([0.0] * 3)
+    uneven = ((1.0, 0.0), (0.0, 0.5), (0.0, 1.0))
+    one = scalars(several(*uneven), cfg=Config(order="normalize_then_sum", std="none"))
+    other = scalars(several(*uneven), cfg=Config(std="none"))
+    assert one[0] == pytest.approx(other[0])
+
+
+def test_ungraded_samples_count_for_no_reward() -> None:
+    cfg = Config(order="normalize_then_sum", eps=1e-12)
+    [found] = scalars(several((1.0, 0.0), (None, 7.0), (0.0, 1.0)), cfg=cfg)
+    assert found == [pytest.approx(0.0), None, pytest.approx(0.0)]
+
+
+def test_penalties_are_centred_and_not_divided() -> None:
+    scored = replace(several((1.0, 0.0), (0.0, 0.0)), penalties_GT=((0.1, 0.3), (0.0, 0.0)))
+    [found] = scalars(scored, cfg=Config(order="normalize_then_sum", eps=1e-12))
+    assert found == pytest.approx([math.sqrt(0.5) - 0.2, -math.sqrt(0.5) + 0.2])
 
 
 def test_mean_zero_and_deviation_one() -> None:

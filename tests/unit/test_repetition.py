@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from rewards.repetition import Config, measure, score
 from rewards.rubric import RubricConfig, score_groups
+from rlhf.advantages import gae
 from rlhf.core.config import build_component
 from rlhf.core.errors import ConfigError
 from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
@@ -74,7 +75,7 @@ def test_marking_tokens_one_by_one_finds_the_same() -> None:
         grams = [tuple(tokens[i : i + ngram]) for i in range(len(tokens) - ngram + 1)]
         marked = {i + k for i, gram in enumerate(grams) if gram in grams[:i] for k in range(ngram)}
         found = measure(tokens, ngram=ngram)
-        assert found.tokens == len(marked)
+        assert {t for t, covered in enumerate(found.marked_T) if covered} == marked
         assert found.share == pytest.approx(1 - len(set(grams)) / len(grams) if grams else 0)
         repeating += found.tokens > 0
     assert repeating > 100
@@ -92,6 +93,28 @@ def test_the_value_is_the_papers_penalty_for_every_marked_token() -> None:
     assert (out.verdict, out.reason, out.extracted) == (Verdict.SKIPPED, "repetition", None)
     assert out.breakdown == {"repeated_tokens": 40.0, "repeated_share": pytest.approx(1 / 41)}
     assert graded(sentence[:39] * 2).value == 0.0, "39 tokens in a row are no 40-gram"
+
+
+def test_each_penalty_stands_on_its_token() -> None:
+    out = graded("abcxabc", ngram=3, penalty=-1.0)
+    assert out.per_token == (0, 0, 0, 0, -1, -1, -1) and out.value == -3
+    assert graded("abcdef", ngram=3).per_token == ()
+
+
+def test_a_discount_of_its_own_is_what_is_left_to_come_at_every_token() -> None:
+    out = graded("abcxabc", ngram=3, penalty=-1.0, discount=0.5)
+    left = [sum(out.per_token[t:]) for t in range(7)]
+    ahead = [sum(-(0.5 ** (k - t)) for k in (4, 5, 6) if k >= t) for t in range(7)]
+    assert left == pytest.approx(ahead) and out.value == pytest.approx(ahead[0])
+
+
+def test_a_critic_blames_the_tokens_up_to_the_repetition() -> None:
+    answers = group("abcxabcy")
+    parts = {"again": build_component("rewards", {"name": "repetition", "ngram": 3, "penalty": -1.0}, "again")}
+    [scored] = score_groups([answers], parts, RubricConfig(), NoTools())
+    valued = replace(scored, values_GT=((0.0,) * 8,))
+    [[row]] = gae.advantages([valued], gae.Config(lam=1.0, whiten=False))
+    assert row == (-3, -3, -3, -3, -3, -2, -1, 0)
 
 
 def test_without_repetition_the_value_is_zero_and_not_its_negative() -> None:
@@ -131,6 +154,8 @@ def test_with_weight_zero_it_is_measured_and_changes_nothing() -> None:
         ({"penalty": 0.05}, "penalty"),
         ({"penalty": -math.inf}, "penalty"),
         ({"penalty": math.nan}, "penalty"),
+        ({"discount": 0.0}, "discount"),
+        ({"discount": 1.5}, "discount"),
         ({"weight": math.inf}, "weight"),
     ],
 )

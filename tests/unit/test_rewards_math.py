@@ -123,7 +123,7 @@ ACCEPTED: dict[str, list[tuple[str, str]]] = {
         (r"|x| \le 2", "[-2, 2]"),
         (r"1 \le |z| \le 2", r"[-2,-1] \cup [1,2]"), ("2x < 6", "x < 3"), ("|AB| = 5", "5"),
         (r"\frac{AB}{CD} = \frac{1}{2}", "0.5"),
-        (r"x \neq 3", "x != 3"), (r"x \in (1, 2)", "1 < x < 2"),
+        (r"z \in [-2,-1] \cup [1,2]", r"1 \le |z| \le 2"), (r"x \neq 3", "x != 3"), (r"x \in (1, 2)", "1 < x < 2"),
     ],
 }  # fmt: skip
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +45,27 @@ BOMBS: dict[str, str] = {
     "halves": r"\boxed{" + "½" * 4000 + "}",
 }  # fmt: skip
 
+FORMULAS: dict[str, tuple[str, str]] = {
+    "functions of functions": (r"\sin " * 1500 + "x", "x"), "roots of roots": (r"\sqrt" * 900 + "2", "2"),
+    "power of powers": ("x^{" * 40 + "x" + "}" * 40, "x"), "tower with a variable": ("2^{" * 40 + "x" + "}" * 40, "x"),
+    "carets": ("x" + "^x" * 900, "x"), "indices": ("x" + "_x" * 900, "x"), "factorials of x": ("x" + "!" * 1500, "x"),
+    "plus minus": (r"1 \pm 2" * 150, "x+1"), "percents": ("1" + "%" * 1900, "2"),
+    "harmonic sum": ("+".join(f"1/{k}" for k in range(2, 400)), "1"),
+    "harmonic sum of x": ("+".join(f"x/{k}" for k in range(2, 400)), "x"),
+    "set of roots": (", ".join(rf"\sqrt{{{k}}}" for k in range(2, 66)), ", ".join(rf"\sqrt{{{k}.5}}" for k in range(2,
+        66))),
+    "integrals": (r"\int " * 200 + "x" + " dx" * 200, r"\int x dx"), "binomials": (r"\binom{x}{y}*" * 150 + "1", "x"),
+    "wide matrix": (r"\begin{pmatrix}" + "&".join("x" * 200) + r"\end{pmatrix}", r"\begin{pmatrix} 1 \end{pmatrix}"),
+    "long chain": ("<".join("x" * 600), "x"), "long equation": ("=".join("1" * 900), "2"),
+    "unions": (r"\cup".join(f"({k},{k + 1})" for k in range(150)), r"\cup".join(f"({k},{k + 2})" for k in range(150))),
+    "many functions": ("+".join(rf"\sin({k}x)e^{{{k}y}}" for k in range(90)), "x"), "huge angle": (r"\cos(10^{200}x)",
+        "x"),
+    "exponentials": ("e^{e^{e^{e^{x}}}}", "x"), "digits to digits": ("9" * 250 + "^{" + "9" * 30 + "}", "1"),
+    "divisors": (r"\gcd(" + ",".join(str(10**200 + k) for k in range(15)) + ")", "2"), "bars": ("|" * 1900, "1"),
+    "odd lists": ("(@," * 200 + "1" + ")" * 200, "1"), "assignments": (", ".join(f"x{k}={k}" for k in range(200)), "1"),
+    "1/(1/(1/x))": (r"\frac{1}{" * 45 + "x" + "}" * 45, "y"), "minus exponents": ("2^{-" * 45 + "1" + "}" * 45, "1"),
+}  # fmt: skip
+
 
 def seconds(completion: str, gold: str = "7", spec: Spec | None = None) -> float:
     """CPU time of one verification; a busy machine does not change it much."""
@@ -53,6 +78,33 @@ def seconds(completion: str, gold: str = "7", spec: Spec | None = None) -> float
 def test_bombs_are_harmless(name: str) -> None:
     assert verify(BOMBS[name], "7").value == 0.0
     assert min(seconds(BOMBS[name]) for _ in range(2)) < 0.05
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_formulas_made_to_hurt_are_harmless(name: str) -> None:
+    answer, gold = FORMULAS[name]
+    completion = f"\\boxed{{{answer}}}"
+    assert verify(completion, gold).value == 0.0
+    assert min(seconds(completion, gold) for _ in range(2)) < 0.1
+
+
+def test_nothing_hostile_takes_much_memory() -> None:
+    program = "import test_rewards_math_hostile as t; print(t.extra_memory_mib())"
+    root, here = Path(__file__).parents[2], Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, here)))}
+    out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert float(out.stdout) < 64
+
+
+def extra_memory_mib() -> float:
+    """Peak memory that grading every bomb adds to this process."""
+    verify(r"\boxed{\sin x}", "x")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for completion in BOMBS.values():
+        verify(completion, "7")
+    for answer, gold in FORMULAS.values():
+        verify(f"\\boxed{{{answer}}}", gold)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def test_a_megabyte_of_reasoning_before_a_good_box_is_no_obstacle() -> None:

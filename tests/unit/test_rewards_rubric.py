@@ -7,12 +7,12 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from rewards.base import RewardConfig
+from rewards.base import RewardConfig, Schedule, weight_at
 from rewards.rubric import RubricConfig, reason_counts, score_groups, verdict_counts
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
@@ -39,14 +39,16 @@ def group(*texts: str, stop: StopReason = StopReason.EOS, prompt_id: str = "p") 
     return Group(prompt=prompt, trajectories=trajectories)
 
 
-def component(name: str, grade: Callable[[str], RewardOut], *, weight: float = 1.0) -> Component:
+def component(
+    name: str, grade: Callable[[str], RewardOut], *, weight: float = 1.0, schedule: Schedule | None = None
+) -> Component:
     module = types.ModuleType(name)
 
     def score(group: Group, cfg: Any, tools: Any) -> list[RewardOut]:
         return [grade(trajectory.text) for trajectory in group.trajectories]
 
     vars(module).update(Config=RewardConfig, score=score)
-    return Component(name, module, RewardConfig(weight=weight))
+    return Component(name, module, RewardConfig(weight=weight, schedule=schedule or Schedule()))
 
 
 def length(text: str) -> RewardOut:
@@ -248,3 +250,103 @@ def test_a_reward_is_a_gate_or_a_factor() -> None:
         RubricConfig(gates=["form"], multiply=["form"])
     with pytest.raises(ConfigError, match="gate_value"):
         RubricConfig(gate_value=math.nan)
+
+
+def at_step(step: int, *texts: str) -> Group:
+    scored = group(*texts)
+    return replace(scored, trajectories=tuple(replace(t, id=f"0-{step}-p-{t.index}") for t in scored.trajectories))
+
+
+@pytest.mark.parametrize(
+    ("shape", "step", "weight"),
+    [
+        ("linear", 0, 1.0), ("linear", 10, 1.0), ("linear", 15, 0.75), ("linear", 20, 0.5), ("linear", 30, 0.0),
+        ("linear", 99, 0.0), ("cosine", 20, 0.5), ("cosine", 15, 0.8535533905932737), ("jump", 29, 1.0),
+        ("jump", 30, 0.0),
+    ],
+)  # fmt: skip
+def test_a_weight_moves_between_two_steps(shape: str, step: int, weight: float) -> None:
+    cfg = RewardConfig(weight=1.0, schedule=Schedule(to=0.0, begin=10, end=30, shape=shape))
+    assert weight_at(cfg, step) == pytest.approx(weight)
+
+
+def test_without_a_schedule_the_weight_stays() -> None:
+    assert [weight_at(RewardConfig(weight=0.5), step) for step in (0, 1, 1000)] == [0.5] * 3
+
+
+def test_a_sample_is_weighed_as_at_the_step_that_made_it() -> None:
+    fading = component("length", length, weight=1.0, schedule=Schedule(to=0.0, end=10))
+    parts = {"is_two": component("is_two", is_two), "length": fading}
+    values = [
+        score_groups([at_step(step, "2")], parts, RubricConfig(), NoTools())[0].rewards[0] for step in (0, 5, 10, 20)
+    ]
+    assert [out.value for out in values] == [2.0, 1.5, 1.0, 1.0]
+    assert [dict(out.weights) for out in values[1:3]] == [{"is_two": 1.0, "length": 0.5}, {"is_two": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"to": math.nan, "end": 1}, "to"), ({"to": 0.0}, "end"), ({"to": 0.0, "begin": 5, "end": 4}, "end"),
+        ({"to": 0.0, "end": 4, "shape": "steep"}, "shape"),
+    ],
+)  # fmt: skip
+def test_impossible_schedules_name_their_key(settings: dict[str, Any], where: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Schedule(**settings)
+    assert caught.value.where == where
+
+
+def placing(*rows: tuple[float, ...]) -> Callable[[str], RewardOut]:
+    """Places a row on the tokens; texts number the rows."""
+    return lambda text: RewardOut(
+        value=sum(rows[int(text)]), verdict=Verdict.SKIPPED, reason="placed", per_token=rows[int(text)]
+    )
+
+
+def long_group(*texts: str) -> Group:
+    scored = group(*texts)
+    longer = tuple(replace(t, tokens=(2, 3), logprobs=(-0.5, -0.5)) for t in scored.trajectories)
+    return replace(scored, trajectories=longer)
+
+
+def test_what_is_placed_on_tokens_is_weighted_and_multiplied_like_its_value() -> None:
+    parts = {
+        "is_two": component("is_two", lambda text: RewardOut(value=2.0, verdict=Verdict.CORRECT)),
+        "first": component("first", placing((1.0, 0.0)), weight=0.5),
+        "second": component("second", placing((0.0, -3.0)), weight=2.0),
+    }
+    [scored] = score_groups([long_group("0")], parts, RubricConfig(), NoTools())
+    assert (scored.rewards[0].value, scored.rewards[0].per_token) == (2.0 + 0.5 - 6.0, (0.5, -6.0))
+    [scored] = score_groups([long_group("0")], parts, RubricConfig(multiply=["is_two"]), NoTools())
+    assert (scored.rewards[0].value, scored.rewards[0].per_token) == (-11.0, (1.0, -12.0))
+
+
+def test_a_value_in_place_of_the_sum_is_due_to_the_whole_answer() -> None:
+    parts = {"first": component("first", placing((1.0, 0.0)))}
+    closed = {**parts, "gate": component("gate", lambda text: RewardOut(value=0.0, verdict=Verdict.SKIPPED))}
+    [scored] = score_groups([long_group("0")], closed, RubricConfig(gates=["gate"]), NoTools())
+    assert (scored.rewards[0].value, scored.rewards[0].per_token) == (0.0, ())
+    cut = long_group("0")
+    cut = replace(cut, trajectories=tuple(replace(t, stop=StopReason.LENGTH) for t in cut.trajectories))
+    [scored] = score_groups([cut], parts, RubricConfig(truncated_value=-1.0), NoTools())
+    assert (scored.rewards[0].value, scored.rewards[0].per_token) == (-1.0, ())
+
+
+@pytest.mark.parametrize(("row", "reason"), [((1.0,), "per_token_length"), ((math.nan, 0.0), "not_finite")])
+def test_what_does_not_fit_the_tokens_is_a_crash(row: tuple[float, ...], reason: str) -> None:
+    parts = {"first": component("first", lambda text: RewardOut(value=1.0, verdict=Verdict.SKIPPED, per_token=row))}
+    [scored] = score_groups([long_group("0")], parts, RubricConfig(), NoTools())
+    assert (scored.rewards[0].value, scored.rewards[0].reason) == (None, f"crash/{reason}")
+
+
+def test_no_answer_may_have_a_value_of_its_own() -> None:
+    silent = component("silent", lambda text: RewardOut(value=0.0, verdict=Verdict.NO_ANSWER, reason="no_answer"))
+    parts = {"silent": silent, "length": component("length", length)}
+    [scored] = score_groups([group("abc")], parts, RubricConfig(no_answer_value=-2.0), NoTools())
+    out = scored.rewards[0]
+    assert (out.value, out.reason, out.breakdown["no_answer_value"]) == (-2.0, "no_answer", -2.0)
+    [scored] = score_groups([group("abc")], parts, RubricConfig(), NoTools())
+    assert scored.rewards[0].value == 3.0
+    with pytest.raises(ConfigError, match="no_answer_value"):
+        RubricConfig(no_answer_value=math.inf)
