@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import rubric
+from rewards.base import RewardConfig
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, setup
@@ -82,7 +83,8 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
 
 
 def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
-    """Whether the rewards of a config accept the gold answer of every prompt, and which they refuse."""
+    """Whether the first reward of a config accepts the gold answer of every prompt, or of one where grading is costly,
+    and which it refuses."""
     settings = experiment.settings
 
     def verify(completion: str, gold: str) -> RewardOut:
@@ -92,6 +94,9 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
 
     primary = dict([next(iter(settings.rewards.items()))])
     prompts = [*shared.task.train(), *shared.task.held_out()]
+    [config] = [component.config for component in primary.values()]
+    if isinstance(config, RewardConfig) and config.costly:
+        prompts = prompts[:1]
     with shared.pool:
         return common.validate(prompts, verify, reference=settings.task.module.reference)
 
