@@ -2,8 +2,9 @@
 
 Some rewards are opinions that the graded text can sway, a judge above all. What such a reward says may be added to what
 an answer earns. It may not come first (the first reward gives the verdict), be a gate or a factor (which take away what
-others gave), nor stand as another reward's verifier. `RewardConfig.advisory` says which rewards these are; the check
-is made on the config of a run, before anything starts.
+others gave), nor stand as another reward's verifier. When it fails, the answer has no value but keeps the verdict of
+the verifier, so that no answer can leave an accuracy by upsetting a judge. `RewardConfig.advisory` says which rewards
+these are; `check` is called on the config of a run, before anything starts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
 
 
+def advises(component: Component) -> bool:
+    """Whether a reward only advises."""
+    config = component.config
+    return isinstance(config, RewardConfig) and config.advisory
+
+
 def check(rewards: Mapping[str, Component], *, gates: Sequence[str], multiply: Sequence[str]) -> None:
     """Refuse what would let an advisory reward decide.
 
@@ -23,20 +30,15 @@ def check(rewards: Mapping[str, Component], *, gates: Sequence[str], multiply: S
         ConfigError: naming the place, and what to do.
     """
     for place, (label, component) in enumerate(rewards.items()):
-        if place == 0 and _advises(component):
+        if place == 0 and advises(component):
             raise _refusal(f"rewards.{label}", component, "is the first reward, whose verdict is that of the answer")
         for path, inner in _inner(component, f"rewards.{label}"):
-            if _advises(inner):
+            if advises(inner):
                 raise _refusal(path, inner, "would say for another reward what is right")
     for key, names in (("gates", gates), ("multiply", multiply)):
         for name in names:
-            if name in rewards and _advises(rewards[name]):
+            if name in rewards and advises(rewards[name]):
                 raise _refusal(f"rubric.{key}", rewards[name], "could take away what a verifier gave")
-
-
-def _advises(component: Component) -> bool:
-    config = component.config
-    return isinstance(config, RewardConfig) and config.advisory
 
 
 def _inner(component: Component, path: str) -> Iterator[tuple[str, Component]]:

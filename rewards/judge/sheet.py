@@ -74,7 +74,8 @@ class Sheet:
     system: bool = True
     """Put the rules in a system message; false puts them before the data, for chat templates without that role."""
     after: str = "</think>"
-    """Only what follows the last such mark of an answer is shown and graded; empty shows all of it."""
+    """Only what follows the last such mark of an answer is shown and graded; one without the mark is shown whole, and
+    so is every one where this is empty."""
     max_chars: int = 20_000
     """Characters of an answer up to which it is shown to the judge; a longer one is worth 0 (`limit/chars`)."""
 

@@ -15,7 +15,7 @@ from judge_server import Act, Asked, config, grades, judge, says
 from shaping import NoTools, answers
 
 from rewards.judge import Config, endpoint, score
-from rewards.rubric import RubricConfig, score_groups
+from rewards.rubric import RubricConfig, score_groups, verified
 from rlhf.core.component import Component
 from rlhf.core.config import build_component, to_tree, to_yaml
 from rlhf.core.errors import ConfigError
@@ -227,9 +227,29 @@ def test_in_a_rubric_its_failure_leaves_the_sample_out_or_only_counts() -> None:
         [logged] = score_groups([answers(["#### 2"])], parts(server.url, weight=0.0), RubricConfig(), NoTools())[
             0
         ].rewards
-    assert (out.value, out.verdict, out.reason) == (None, Verdict.CRASH, "crash/judge_http_400@judge")
+    assert (out.value, out.verdict, out.reason) == (None, Verdict.CORRECT, "crash/judge_http_400@judge")
     assert (logged.value, logged.verdict) == (1.0, Verdict.CORRECT)
     assert out.breakdown["judge/unanswered"] == logged.breakdown["judge/unanswered"] == 1.0
+
+
+def crashing(completions: list[str], **columns: object) -> list[float]:
+    raise ZeroDivisionError
+
+
+def test_no_answer_leaves_an_accuracy_by_upsetting_the_judge() -> None:
+    """What the judge cannot grade has no value, and counts as the verifier says; what a verifier cannot, does not."""
+    texts = ["#### 2", "#### 3", "I do not know", "#### 2^^"]
+    with judge(Act(status=400)) as server:
+        components = parts(server.url)
+        [judged] = score_groups([answers(texts)], components, RubricConfig(), NoTools())
+        other = build_component("rewards", {"name": f"{__name__}.crashing", "isolate": False}, "other")
+        [crashed] = score_groups([answers(texts)], {**components, "other": other}, RubricConfig(), NoTools())
+    assert [out.value for out in (*judged.rewards, *crashed.rewards)] == [None] * 8
+    assert [verified(out) for out in judged.rewards] == [True] * 4
+    assert {out.verdict for out in judged.rewards} >= {Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER}
+    assert {out.reason for out in crashed.rewards} == {"crash/ZeroDivisionError@other"}
+    assert [verified(out) for out in crashed.rewards] == [False] * 4
+    assert not verified(RewardOut(value=None, verdict=Verdict.UNPARSABLE, breakdown={"math": None}))
 
 
 def test_groups_are_graded_in_threads_with_one_limit() -> None:

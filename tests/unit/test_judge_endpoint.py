@@ -139,15 +139,18 @@ def test_pauses_differ_so_that_clients_do_not_come_in_step() -> None:
     ("header", "least", "most"),
     [
         ("7", 7, 7),
-        (email.utils.formatdate(time.time() + 30, usegmt=True), 20, 31),
+        ("a date in 30 s", 28, 30),
         ("0", 0.5, 1),
         ("soon", 0.5, 1),
         ("-5", 0.5, 1),
-        (email.utils.formatdate(0, usegmt=True), 0.5, 1),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.5, 1),
+        ("9" * 5000, 0.5, 1),
     ],
 )
 def test_retry_after_is_obeyed(header: str, least: float, most: float) -> None:
     clock = Clock()
+    if header == "a date in 30 s":
+        header = email.utils.formatdate(time.time() + 30, usegmt=True)
     with judge(Act(status=429, headers={"Retry-After": header}), says("4")) as server:
         assert ask(server, clock=clock) == Reply(text="4")
     [slept] = clock.slept
