@@ -33,7 +33,7 @@ class RewardConfig:
 
     @property
     def costly(self) -> bool:
-        """Whether grading takes so much that `rlhf plan` tries one gold instead of all."""
+        """Whether grading takes so much that `rlhf plan` does not try it on every gold."""
         return False
 
 

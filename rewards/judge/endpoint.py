@@ -201,7 +201,8 @@ def _hang_up(wire: socket.socket, late: threading.Event) -> None:
     """Wake whoever waits for the server: it will find the connection ended."""
     late.set()
     with suppress(OSError):
-        wire.shutdown(socket.SHUT_RDWR)
+        # Not the method of an encrypted connection, which takes it apart under whoever reads from it.
+        socket.socket.shutdown(wire, socket.SHUT_RDWR)
 
 
 def _timeout(seconds: float) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +107,9 @@ def in_turn(*acts: Act) -> Callable[[Asked, int], Act]:
 
 
 @contextlib.contextmanager
-def judge(*acts: Act, script: Callable[[Asked, int], Act] | None = None) -> Iterator[Judge]:
+def judge(
+    *acts: Act, script: Callable[[Asked, int], Act] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Judge]:
     """A judge that listens on a free port of this machine."""
     state = Judge(script or in_turn(*acts))
 
@@ -136,7 +139,9 @@ def judge(*acts: Act, script: Callable[[Asked, int], Act] | None = None) -> Iter
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    state.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -101,6 +101,14 @@ def test_another_run_gets_the_same_grades_from_disk(ran: Ran, tmp_path: Path) ->
     assert first == second and len({value for *_, value, _ in first}) > 2
 
 
+def test_a_plan_asks_a_judge_that_decides_one_question_not_one_for_every_gold(shell: Shell, tmp_path: Path) -> None:
+    alone = ["rewards.math=null", "rewards.judge.decides=true", "rewards.judge.key_env=''"]
+    with judge(grades(clarity=4)) as server:
+        done = shell.run("plan", write_config(tmp_path, config(server.url)), *alone, cwd=tmp_path).ok()
+    assert "golds: not checked, since 'judge' takes long" in done.stdout
+    assert len(server.asked) == 1
+
+
 def test_a_judge_that_would_decide_is_refused_and_so_is_a_key_that_is_not_set(shell: Shell, tmp_path: Path) -> None:
     content = config("http://127.0.0.1:9/v1")
     path = write_config(tmp_path, content)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import email.utils
 import logging
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +184,44 @@ def test_a_request_ends_at_its_deadline_whatever_the_server_does(act: Act) -> No
         found = ask(server, timeout_s=0.15, retries=0)
         assert time.monotonic() - began < 0.6
     assert isinstance(found, Failure) and found.kind == "timeout"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate that nobody but itself vouches for, with its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    name = ["-subj", "/CN=judge", "-days", "2", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(path), "-out", str(path.with_name("one.pem"))]
+    subprocess.run([*make, *name, *files], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + path.with_name("one.pem").read_bytes())
+    return path
+
+
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+def test_a_certificate_that_nobody_vouches_for_ends_it_before_the_key_is_sent(certificate: Path) -> None:
+    with judge(says("4"), tls=tls(certificate)) as server:
+        found = ask(server, key=KEY)
+    assert isinstance(found, Failure) and "certificate verify failed" in found.detail and not found.again
+    assert server.asked == []
+
+
+def test_encrypted_replies_are_read_and_end_at_their_deadline(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("one.pem")))
+    with judge(says("4"), says("5", drip_s=0.02), says("6", delay_s=1.0), tls=tls(certificate)) as server:
+        assert ask(server, key=KEY) == Reply(text="4")
+        assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
+        for _ in range(2):
+            began = time.monotonic()
+            found = ask(server, timeout_s=0.2, retries=0)
+            assert isinstance(found, Failure) and found.kind == "timeout" and time.monotonic() - began < 0.6
 
 
 def test_a_missed_deadline_is_asked_again() -> None:
