@@ -39,6 +39,8 @@ class Act:
     delay_s: float = 0.0
     drip_s: float = 0.0
     """Send a byte of the body this often."""
+    linger_s: float = 0.0
+    """Keep the connection open behind the body for so long."""
     length: int | None = None
     """`Content-Length` that is announced; -1 announces none and ends with the connection."""
     hang_up: bool = False
@@ -133,6 +135,7 @@ def judge(
             for piece in [act.body[n : n + 1] for n in range(len(act.body))] if act.drip_s else [act.body]:
                 self.wfile.write(piece)
                 time.sleep(act.drip_s)
+            time.sleep(act.linger_s)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

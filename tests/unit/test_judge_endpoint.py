@@ -94,12 +94,13 @@ def test_forms_of_a_reply(act: Act, expected: Reply) -> None:
         (Act(body=b"[" * 100_000), "protocol"),
         (Act(body=b'{"choices": ' + b"1" * 10_000 + b"}"), "protocol"),
         (Act(body=b" " * (MAX_BYTES + 1)), "too_large"),
+        (Act(body=b" " * (MAX_BYTES + 1), length=10**12, linger_s=0.3), "too_large"),
     ],
 )
 def test_what_asking_again_would_not_change_is_final(act: Act, kind: str) -> None:
     clock = Clock()
     with judge(act) as server:
-        found = ask(server, clock=clock)
+        found = ask(server, clock=clock, timeout_s=0.2)
     assert isinstance(found, Failure) and found.kind == kind
     assert len(server.asked) == 1 and clock.slept == []
 
