@@ -94,13 +94,13 @@ def test_forms_of_a_reply(act: Act, expected: Reply) -> None:
         (Act(body=b"[" * 100_000), "protocol"),
         (Act(body=b'{"choices": ' + b"1" * 10_000 + b"}"), "protocol"),
         (Act(body=b" " * (MAX_BYTES + 1)), "too_large"),
-        (Act(body=b" " * (MAX_BYTES + 1), length=10**12, linger_s=0.3), "too_large"),
+        (Act(body=b" " * (MAX_BYTES + 1), length=10**12, linger_s=5.0), "too_large"),
     ],
 )
 def test_what_asking_again_would_not_change_is_final(act: Act, kind: str) -> None:
     clock = Clock()
     with judge(act) as server:
-        found = ask(server, clock=clock, timeout_s=0.2)
+        found = ask(server, clock=clock, timeout_s=2.0)
     assert isinstance(found, Failure) and found.kind == kind
     assert len(server.asked) == 1 and clock.slept == []
 
@@ -172,10 +172,10 @@ def test_no_pause_goes_beyond_the_deadline() -> None:
 @pytest.mark.parametrize(
     "act",
     [
-        Act(delay_s=1.0),
-        says("4", drip_s=0.02),
-        says("4", drip_s=0.02, length=-1),
-        Act(body=b"x" * 40, headers={"X-Slow": "a" * 60_000}, drip_s=0.02),
+        Act(delay_s=5.0),
+        says("4", drip_s=0.05),
+        says("4", drip_s=0.05, length=-1),
+        Act(body=b"x" * 100, headers={"X-Slow": "a" * 60_000}, drip_s=0.05),
     ],
     ids=["silent", "a byte at a time", "without a length", "slow and with large headers"],
 )
@@ -183,7 +183,7 @@ def test_a_request_ends_at_its_deadline_whatever_the_server_does(act: Act) -> No
     with judge(act) as server:
         began = time.monotonic()
         found = ask(server, timeout_s=0.15, retries=0)
-        assert time.monotonic() - began < 0.6
+        assert time.monotonic() - began < 2.0
     assert isinstance(found, Failure) and found.kind == "timeout"
 
 
@@ -216,18 +216,18 @@ def test_encrypted_replies_are_read_and_end_at_their_deadline(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_name("one.pem")))
-    with judge(says("4"), says("5", drip_s=0.02), says("6", delay_s=1.0), tls=tls(certificate)) as server:
+    with judge(says("4"), says("5", drip_s=0.05), says("6", delay_s=5.0), tls=tls(certificate)) as server:
         assert ask(server, key=KEY) == Reply(text="4")
         assert server.asked[0].headers["Authorization"] == f"Bearer {KEY}"
         for _ in range(2):
             began = time.monotonic()
             found = ask(server, timeout_s=0.2, retries=0)
-            assert isinstance(found, Failure) and found.kind == "timeout" and time.monotonic() - began < 0.6
+            assert isinstance(found, Failure) and found.kind == "timeout" and time.monotonic() - began < 2.0
 
 
 def test_a_missed_deadline_is_asked_again() -> None:
-    with judge(Act(delay_s=0.5), says("4")) as server:
-        assert ask(server, timeout_s=0.1) == Reply(text="4")
+    with judge(Act(delay_s=2.0), says("4")) as server:
+        assert ask(server, timeout_s=0.3) == Reply(text="4")
 
 
 def test_a_server_that_is_not_there_is_a_failure() -> None:
