@@ -77,16 +77,18 @@ class Judge:
         self._open = 0
         self._lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def serving(self, asked: Asked) -> Iterator[Act]:
-        """Count a request while it is served."""
+    def considered(self, asked: Asked) -> Act:
+        """What is done with a request, after its delay. It counts as under way until then: who gets the reply may send
+        the next request before the connection is closed."""
         with self._lock:
             number = len(self.asked)
             self.asked.append(asked)
             self._open += 1
             self.most_at_once = max(self.most_at_once, self._open)
         try:
-            yield self.script(asked, number)
+            act = self.script(asked, number)
+            time.sleep(act.delay_s)
+            return act
         finally:
             with self._lock:
                 self._open -= 1
@@ -119,11 +121,11 @@ def judge(
         def do_POST(self) -> None:
             size = int(self.headers["Content-Length"])
             asked = Asked(path=self.path, headers=dict(self.headers), body=json.loads(self.rfile.read(size)))
-            with state.serving(asked) as act, contextlib.suppress(OSError):
+            act = state.considered(asked)
+            with contextlib.suppress(OSError):
                 self._perform(act)
 
         def _perform(self, act: Act) -> None:
-            time.sleep(act.delay_s)
             if act.hang_up:
                 return
             self.send_response(act.status)
