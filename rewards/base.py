@@ -55,6 +55,16 @@ class RewardConfig:
         if not math.isfinite(self.weight):
             raise ConfigError("weight", f"{self.weight} is not a finite number", fix="use 1, or 0 to only log it")
 
+    @property
+    def advisory(self) -> bool:
+        """Whether this reward may only add to what others give: see `rewards.trust`."""
+        return False
+
+    @property
+    def costly(self) -> bool:
+        """Whether grading takes so much that `rlhf plan` does not try it on every gold."""
+        return False
+
 
 def weight_at(cfg: RewardConfig, step: int) -> float:
     """A reward's weight at a step of the run."""

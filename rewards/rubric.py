@@ -4,7 +4,7 @@ Called by the loops between sampling and advantages. The value is the sum of wei
 weight * value of those that `multiply` names; where one of the `gates` gives nothing above 0, it is `gate_value`. The
 first component is the primary and provides verdict, reason and extracted answer. Where a component that counts
 gives None, so does the whole: its verdict and reason take over, the reason with `@name` when it is not the primary.
-Ungraded is never 0.
+One that only advises takes over the reason alone. Ungraded is never 0.
 
 Weights may move over training (`Schedule`); a sample's weights are those of the step that its id names, so that a
 replay weighs it as training did. What a component places on single tokens is weighted and multiplied like its value; a
@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from rewards import base
+from rewards import base, trust
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.protocols import RewardModule, Tools
@@ -104,6 +104,15 @@ def verdict_counts(groups: Iterable[Group]) -> dict[Verdict, int]:
     return {verdict: found[verdict] for verdict in Verdict}
 
 
+def verified(out: RewardOut) -> bool:
+    """Whether the verdict is that of a verifier that read the answer, so that an accuracy may count it; also where only
+    an advisory reward failed, which left the answer without a value."""
+    if out.value is not None:
+        return True
+    read = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)
+    return out.verdict in read and next(iter(out.breakdown.values()), None) is not None
+
+
 def reason_counts(groups: Iterable[Group]) -> dict[str, int]:
     """How often each reason was given. A rising share of limits, time-outs or unparsed answers is a sign of hacking."""
     return dict(Counter(reward.reason for group in groups for reward in group.rewards).most_common())
@@ -112,10 +121,11 @@ def reason_counts(groups: Iterable[Group]) -> dict[str, int]:
 def _score_group(group: Group, components: Mapping[str, Component], cfg: RubricConfig, tools: Tools) -> list[RewardOut]:
     columns = {name: _component_outs(name, component, group, tools) for name, component in components.items()}
     settings = {name: cast(base.RewardConfig, component.config) for name, component in components.items()}
+    advisory = frozenset(name for name, component in components.items() if trust.advises(component))
     out: list[RewardOut] = []
     for g, trajectory in enumerate(group.trajectories):
         weights = {name: base.weight_at(setting, trajectory.step) for name, setting in settings.items()}
-        total = _combine({name: outs[g] for name, outs in columns.items()}, weights, cfg)
+        total = _combine({name: outs[g] for name, outs in columns.items()}, weights, cfg, advisory)
         out.append(_replaced(total, trajectory, cfg))
     return out
 
@@ -145,18 +155,22 @@ def _placed(out: RewardOut, trajectory: Trajectory) -> RewardOut:
     return out if all(map(math.isfinite, out.per_token)) else base.crash("not_finite")
 
 
-def _combine(outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: RubricConfig) -> RewardOut:
+def _combine(
+    outs: Mapping[str, RewardOut], weights: Mapping[str, float], cfg: RubricConfig, advisory: frozenset[str]
+) -> RewardOut:
     primary = next(iter(outs))
     breakdown: dict[str, float | None] = {name: out.value for name, out in outs.items()}
     for name, out in outs.items():
         breakdown |= {f"{name}/{key}": value for key, value in out.breakdown.items()}
     total, factor, closed = 0.0, 1.0, ""
-    for name, out in outs.items():
+    # Opinions last, so that a verifier that failed is named before them.
+    for name, out in sorted(outs.items(), key=lambda item: item[0] in advisory):
         if weights[name] == 0 and name not in cfg.gates:
             continue
         if out.value is None:
             reason = out.reason if name == primary else f"{out.reason}@{name}"
-            whole = replace(outs[primary], value=None, verdict=out.verdict, reason=reason, breakdown=breakdown)
+            verdict = outs[primary].verdict if name in advisory else out.verdict
+            whole = replace(outs[primary], value=None, verdict=verdict, reason=reason, breakdown=breakdown)
             return replace(whole, per_token=(), weights={})
         if name in cfg.gates and out.value <= 0:
             closed = closed or name

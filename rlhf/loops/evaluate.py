@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from rewards.rubric import verified
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
@@ -112,7 +113,7 @@ class Evaluator:
             pass_at={k: self._interval(values[f"pass@{k}"], f"pass@{k}") for k in self.cfg.k},
             mean_length=sum(len(t.tokens) for t in trajectories) / len(trajectories),
             truncated_share=sum(t.stop == StopReason.LENGTH for t in trajectories) / len(trajectories),
-            ungradable=sum(r.value is None for g in groups for r in g.rewards),
+            ungradable=sum(not verified(r) for g in groups for r in g.rewards),
             groups=tuple(groups),
             per_prompt=tuple(
                 {"task": self.task, "prompt_id": g.prompt.id, "content": content_key(g.prompt)}
@@ -156,10 +157,10 @@ def content_key(prompt: Prompt) -> str:
 
 
 def _accuracy(group: Group) -> float | None:
-    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if r.value is not None]
+    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if verified(r)]
     return sum(gradable) / len(gradable) if gradable else None
 
 
 def _pass_at(group: Group, k: int) -> float | None:
-    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if r.value is not None]
+    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if verified(r)]
     return pass_at_k(len(gradable), num_correct=sum(gradable), k=k) if len(gradable) >= k else None

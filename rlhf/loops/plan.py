@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import rubric
+from rewards.base import RewardConfig
 from rlhf.core.types import Message, Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, setup
@@ -65,8 +66,7 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
             counts = f"{len(train.get(name, ()))} training and {len(prompts)} held-out prompts"
             console.print(f"  {name}: {counts}", highlight=False, markup=False)
         setup.check(experiment, shared)
-        report = validate(experiment, shared)
-        console.print(f"golds: {report.summary()}", highlight=False, markup=False)
+        console.print(f"golds: {_golds(experiment, shared)}", highlight=False, markup=False)
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)
         if isinstance(settings.runtime.config, ray.Config):
@@ -94,6 +94,14 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
     prompts = [*shared.task.train(), *shared.task.held_out()]
     with shared.pool:
         return common.validate(prompts, verify, reference=settings.task.module.reference)
+
+
+def _golds(experiment: Experiment, shared: setup.Parts) -> str:
+    """What a plan says about them."""
+    name, first = next(iter(experiment.settings.rewards.items()))
+    if isinstance(first.config, RewardConfig) and first.config.costly:
+        return f"not checked, since '{name}' takes long to grade them"
+    return validate(experiment, shared).summary()
 
 
 def model_shape(folder: Path, *, dtype: str = "auto", trust_remote_code: bool) -> Shape:

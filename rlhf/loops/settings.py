@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rewards import trust
 from rewards.rubric import RubricConfig
 from rlhf.advantages import grpo
 from rlhf.core import component, config
@@ -166,7 +167,7 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
 
 
 def _check_rubric(settings: Settings) -> None:
-    """Gates and factors are rewards of this run, and something is left to be added up."""
+    """Gates and factors are rewards of this run, something is left to be added up, and no opinion decides."""
     rubric = settings.rubric
     for key, names in (("gates", rubric.gates), ("multiply", rubric.multiply)):
         for name in names:
@@ -175,6 +176,7 @@ def _check_rubric(settings: Settings) -> None:
                 raise ConfigError(f"rubric.{key}", f"there is no reward '{name}'", fix=fix)
     if set(settings.rewards) <= set(rubric.multiply):
         raise ConfigError("rubric.multiply", "leaves no reward to be multiplied", fix="take one of them out")
+    trust.check(settings.rewards, gates=rubric.gates, multiply=rubric.multiply)
 
 
 def _check_normalization(settings: Settings, stages: Sequence[StageSettings]) -> None:

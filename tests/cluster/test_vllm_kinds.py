@@ -69,8 +69,8 @@ def test_with_kept_keys_and_values_old_answers_go_on_and_new_ones_are_the_new_ve
         sampler.step = noted
 
     made._loop.call(watch)
-    # The second half of a group begins after the update, beside blocks of the first half.
-    asked = requests([tiny_model.ids("0123456789" * 8)], group=16)
+    # Most of a group begins after the update, however late it comes, beside blocks of those that began before.
+    asked = requests([tiny_model.ids("0123456789" * 8)], group=64)
     sampling = Sampling(max_tokens=60)
     found: list[Any] = []
     caller = threading.Thread(target=lambda: found.extend(made.generate(asked, sampling=sampling)))
