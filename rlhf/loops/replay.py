@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,20 +35,15 @@ from rlhf.core.types import (
     Request,
     RewardOut,
     Sample,
-    StopReason,
-    Trajectory,
-    Verdict,
 )
 from rlhf.data.packing import count, pack
-from rlhf.loops import online, pipeline, settings, setup, updates
+from rlhf.loops import online, pipeline, records, settings, setup, updates
 from rlhf.loops.recorder import Recorder
+from rlhf.loops.records import Record
 from rlhf.loops.stage import CheckpointConfig, Stage
 from rlhf.losses import common
 from rlhf.runtime import host
 from rlhf.runtime.roles import Runtime
-
-Record = dict[str, Any]
-"""A row of `samples.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +127,8 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
     """
     folder = RunFolder.existing(run.resolve())
     experiment = _quiet(settings.read(folder.config))
-    records = list(read_lines(folder.samples))
-    record = _find(records, sample_id, run)
+    rows = list(read_lines(folder.samples))
+    record = _find(rows, sample_id, run)
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     if isinstance(loop, online.Config) and loop.max_staleness:
         problem = f"was sampled while other steps trained ({record['stage']}.max_staleness={loop.max_staleness})"
@@ -145,7 +139,7 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
 
     async def work(scratch: str) -> Replay:
         async with setup.running(experiment.settings, shared) as runtime:
-            return await _replay(experiment, shared, runtime, folder, Path(scratch), record, records, announce)
+            return await _replay(experiment, shared, runtime, folder, Path(scratch), record, rows, announce)
 
     with tempfile.TemporaryDirectory() as scratch, shared.pool:
         return asyncio.run(work(scratch))
@@ -182,7 +176,7 @@ async def _replay(
     run: RunFolder,
     scratch: Path,
     record: Record,
-    records: Sequence[Record],
+    rows: Sequence[Record],
     announce: Callable[[str], None],
 ) -> Replay:
     before = pipeline.standing(run, shared.model_folder, before=record["step"])
@@ -196,15 +190,17 @@ async def _replay(
         seed=derive_seed(experiment.settings.seed, "sample", record["id"]),
     )
     [completion] = await stage.engine.generate([request], sampling=stage.sampling)
-    made = replace(_trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
+    made = replace(records.trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
     group = Group(prompt=_prompt(shared, record), trajectories=(made,))
     [scored] = await stage.grader.grade([group])
-    together = [r for r in records if r["step"] == record["step"]]
+    together = [r for r in rows if r["step"] == record["step"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     advantage, training = None, None
     if isinstance(loop, online.Config):
         assert stage.trained is not None
-        prepared = await updates.prepare(loop, _kept(loop, together), stage=stage, learner=stage.trained)
+        prepared = await updates.prepare(
+            loop, records.kept(loop, records.groups(together)), stage=stage, learner=stage.trained
+        )
         advantage = prepared.advantages.get(record["id"])
         training = await _training(loop, stage, prepared, completion, record)
     return Replay(
@@ -309,23 +305,6 @@ def _one_token(batch: Batch, t: int) -> Batch:
     )
 
 
-def _kept(cfg: online.Config, together: Sequence[Record]) -> list[Group]:
-    """The groups that a step trained on: its records, filtered and cut as `Collector.collect` does."""
-    by_prompt: dict[str, list[Record]] = {}
-    for record in together:
-        by_prompt.setdefault(record["prompt_id"], []).append(record)
-    groups: list[Group] = []
-    for name, rows in by_prompt.items():
-        prompt = Prompt(id=name, messages=(), gold=rows[0]["gold"], task=rows[0]["task"])
-        group: Group | None = Group(
-            prompt=prompt, trajectories=tuple(map(_trajectory, rows)), rewards=tuple(map(_reward, rows))
-        )
-        for component in cfg.filters.values():
-            group = component.module.keep(group, component.config).group if group is not None else None
-        groups += [group] if group is not None else []
-    return groups[: cfg.prompts_per_step]
-
-
 def _quiet(experiment: settings.Experiment) -> settings.Experiment:
     """The same run without evaluations and checkpoints on the way, which change nothing of what is trained."""
     every = CheckpointConfig(every=2**31, keep=0)
@@ -337,44 +316,17 @@ def _prompt(shared: setup.Parts, record: Record) -> Prompt:
     """The prompt of a record; from the second epoch on its id ends in `~<epoch>`."""
     name = record["prompt_id"]
     for prompt in shared.task.train():
-        if prompt.id in (name, name.rpartition("~")[0]):
+        if prompt.id in records.original_id(name):
             return replace(prompt, id=name)
     fix = "restore the data that the run was trained on"
     raise RunFolderError(name, "is the prompt of the sample, but the task has no such prompt any more", fix=fix)
 
 
-def _trajectory(record: Record) -> Trajectory:
-    return Trajectory(
-        id=record["id"],
-        prompt_id=record["prompt_id"],
-        index=record["index"],
-        prompt_tokens=tuple(record["prompt_tokens"]),
-        tokens=tuple(record["tokens"]),
-        logprobs=tuple(record["logprobs"]),
-        text=record["text"],
-        stop=StopReason(record["stop"]),
-        policy_version=record["policy_version"],
-        seed=0,
-    )
-
-
-def _reward(record: Record) -> RewardOut:
-    return RewardOut(
-        value=record["value"],
-        verdict=Verdict(record["verdict"]),
-        reason=record["reason"],
-        extracted=record["extracted"],
-        breakdown=record["breakdown"],
-        weights=record.get("weights", {}),
-        per_token=tuple(record.get("per_token", ())),
-    )
-
-
-def _find(records: Sequence[Record], sample_id: str, run: Path) -> Record:
-    for record in records:
+def _find(rows: Sequence[Record], sample_id: str, run: Path) -> Record:
+    for record in rows:
         if record["id"] == sample_id:
             return record
-    near = difflib.get_close_matches(sample_id, [r["id"] for r in records], n=3, cutoff=0.3)
+    near = difflib.get_close_matches(sample_id, [r["id"] for r in rows], n=3, cutoff=0.3)
     fix = f"ids stand in {run / 'samples.jsonl'}" + (f", for example {', '.join(near)}" if near else "")
     raise RunFolderError(str(run), f"has no sample '{sample_id}'", fix=fix)
 

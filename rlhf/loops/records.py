@@ -1,0 +1,73 @@
+"""Rows of `samples.jsonl` as the objects that they were written from (`stage.sample_rows`): to replay a sample, or to
+score all of them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
+from rlhf.loops import online
+
+Record = dict[str, Any]
+"""A row of `samples.jsonl`."""
+
+
+def trajectory(record: Record) -> Trajectory:
+    """The answer, without the seed that sampled it."""
+    return Trajectory(
+        id=record["id"],
+        prompt_id=record["prompt_id"],
+        index=record["index"],
+        prompt_tokens=tuple(record["prompt_tokens"]),
+        tokens=tuple(record["tokens"]),
+        logprobs=tuple(record["logprobs"]),
+        text=record["text"],
+        stop=StopReason(record["stop"]),
+        policy_version=record["policy_version"],
+        seed=0,
+    )
+
+
+def reward(record: Record) -> RewardOut:
+    """What the answer got."""
+    return RewardOut(
+        value=record["value"],
+        verdict=Verdict(record["verdict"]),
+        reason=record["reason"],
+        extracted=record["extracted"],
+        breakdown=record["breakdown"],
+        weights=record.get("weights", {}),
+        per_token=tuple(record.get("per_token", ())),
+    )
+
+
+def groups(together: Iterable[Record]) -> list[Group]:
+    """The scored groups of one step; their prompts have id, gold and task, but no text."""
+    by_prompt: dict[str, list[Record]] = {}
+    for record in together:
+        by_prompt.setdefault(record["prompt_id"], []).append(record)
+    return [
+        Group(
+            prompt=Prompt(id=name, messages=(), gold=rows[0]["gold"], task=rows[0]["task"]),
+            trajectories=tuple(map(trajectory, rows)),
+            rewards=tuple(map(reward, rows)),
+        )
+        for name, rows in by_prompt.items()
+    ]
+
+
+def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:
+    """The groups that a step trains on, filtered and cut as `Collector.collect` does."""
+    out: list[Group] = []
+    for group in scored:
+        left: Group | None = group
+        for component in cfg.filters.values():
+            left = component.module.keep(left, component.config).group if left is not None else None
+        out += [left] if left is not None else []
+    return out[: cfg.prompts_per_step]
+
+
+def original_id(prompt_id: str) -> tuple[str, str]:
+    """The ids under which the task may know a prompt: from the second epoch on its id ends in `~<epoch>`."""
+    return prompt_id, prompt_id.rpartition("~")[0]
