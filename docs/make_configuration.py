@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.core import component, config
+from rlhf.lab import audit
 from rlhf.loops import generate, offline, online, settings
 from rlhf.loops.catalogue import SLOTS
 from rlhf.sweeps import spec
@@ -53,6 +54,8 @@ def page() -> str:
     )
     parts.append(section("`metrics` of a sweep file, by label", spec.Metric, ""))
     parts.append(section("`expect` of a sweep file, a list", spec.Expectation, ""))
+    parts.append(section("An audit file", audit.Config, "What `rlhf audit FILE` reads; `configs/audit` holds some.\n"))
+    parts.append(section("`corpora` of an audit file, by label", audit.Measured, ""))
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the repository, and installs what that needs on first use.
 #
-#   launch/test.sh                     ruff, formatting, pyright, then all tests; fails when any of them does
+#   launch/test.sh                     ruff, formatting, pyright, the verifiers' audit, all tests; fails when any does
 #   launch/test.sh PYTEST-ARGUMENTS    only pytest, with these; paths are relative to the repository root
 #
 # Needs Python 3.11 or newer; node for pyright comes as a wheel. Environment variables: see launch/_venv.sh.
@@ -57,6 +57,7 @@ check() {
 check ruff check
 check ruff format --check
 check pyright --pythonpath "$python"
+check rlhf.cli audit configs/audit/math.yaml
 echo "== pytest"
 if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"

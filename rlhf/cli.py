@@ -1,9 +1,9 @@
 """The command `rlhf`: one file of arguments, one function per verb; everything else happens in the loops.
 
-Exit codes: 0 done, 1 `rlhf doctor` found a problem, 2 something the user can mend (one message: where, what, fix), 70 a
-process of the run is lost and could not be brought back, 75 stopped by SIGUSR1 and worth starting again, 130 and 143
-interrupted by Ctrl-C and SIGTERM; anything else is a bug and shows its traceback. Heavy imports wait until a verb needs
-them.
+Exit codes: 0 done, 1 `rlhf doctor` or `rlhf audit` found a problem, 2 something the user can mend (one message: where,
+what, fix), 70 a process of the run is lost and could not be brought back, 75 stopped by SIGUSR1 and worth starting
+again, 130 and 143 interrupted by Ctrl-C and SIGTERM; anything else is a bug and shows its traceback. Heavy imports wait
+until a verb needs them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import argparse
 import errno
 import logging
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("run", type=Path)
     note = "smallest mean gap to look for causes of, in nats per token (default 0.01)"
     sub.add_argument("--above", type=float, default=0.01, metavar="GAP", help=note)
+    _lab(verb)
     sub = verb("sweep", _sweep, "run an ablation: arms by seeds, in parallel, to a verdict; continues where it stopped")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
@@ -128,6 +130,30 @@ def _parser() -> argparse.ArgumentParser:
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
+
+
+def _lab(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """The verbs of the reward lab."""
+    sub = verb("score", _score, "grade a file of completions by the rewards of a config")
+    sub.add_argument("file", type=Path, help="rows with prompt, gold and completion: .jsonl, .json or .parquet")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub.add_argument("--config", type=Path, required=True, help="its `rewards` and `rubric` grade")
+    sub.add_argument("--out", type=Path, metavar="FILE.jsonl", help="write every row with what it got")
+    for name in ("prompt", "gold", "completion"):
+        sub.add_argument(f"--{name}", default="", metavar="COLUMN", help=f"where the {name} stands, if not where usual")
+    sub.add_argument("--gold-after", default="", metavar="MARK", help="the gold is what follows this in its column")
+    sub.add_argument("--tokenizer", default="", metavar="FOLDER", help="for rewards that count tokens")
+    sub = verb("rescore", _rescore, "grade a run's samples by another config: which verdicts, ranks, advantages change")
+    sub.add_argument("run", type=Path)
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub.add_argument("--config", type=Path, required=True)
+    note = "write a page, and beside it every sample that changes as FILE.jsonl"
+    sub.add_argument("--out", type=Path, metavar="FILE.html", help=note)
+    sub = verb("audit", _audit, "measure verifiers on labelled and hostile answers; exit code 1 when one falls short")
+    sub.add_argument("file", type=Path, metavar="FILE", help="an audit: corpora, graders and limits; see configs/audit")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    note = "write a page with every disagreement, and its figures as FILE.json"
+    sub.add_argument("--out", type=Path, metavar="FILE.html", help=note)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -181,6 +207,45 @@ def _diagnose(arguments: argparse.Namespace) -> None:
     from rlhf.loops import diagnose
 
     diagnose.show(arguments.run, above=arguments.above)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    from rlhf.lab import score
+    from rlhf.lab.completions import Columns
+
+    given = {name: vars(arguments)[name] for name in ("prompt", "gold", "completion", "gold_after")}
+    found = score.score(
+        arguments.file,
+        arguments.config,
+        arguments.overrides,
+        columns=Columns(**given),
+        tokenizer=arguments.tokenizer,
+    )
+    score.show(found, title=f"{arguments.file} by {arguments.config}")
+    if arguments.out is not None:
+        score.write(found, arguments.out)
+
+
+def _rescore(arguments: argparse.Namespace) -> None:
+    from rlhf.lab import rescore, rescore_page
+
+    found = rescore.rescore(arguments.run, arguments.config, arguments.overrides)
+    rescore_page.show(found)
+    if arguments.out is not None:
+        words = ["rlhf", "rescore", str(arguments.run), "--config", str(arguments.config), *arguments.overrides]
+        title = f"{arguments.run.name} by {arguments.config}"
+        rescore_page.write(found, arguments.out, command=shlex.join(words), title=title)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from rlhf.lab import audit, audit_page
+
+    found = audit.audit(arguments.file, arguments.overrides)
+    audit_page.show(found)
+    if arguments.out is not None:
+        words = ["rlhf", "audit", str(arguments.file), *arguments.overrides]
+        audit_page.write(found, arguments.out, command=shlex.join(words))
+    return 0 if found.holds else 1
 
 
 def _sweep(arguments: argparse.Namespace) -> None:

@@ -44,8 +44,13 @@ class Answer:
 
 
 _SIMPLE = re.compile(r"-?[0-9]{1,15}")
-_CHOICE = re.compile(r"\(?([A-J])(?:\)|[.:),](?=\s|\Z)(?:\s.*)?|\Z)", re.DOTALL)
+_CHOICE = re.compile(r"\(?([A-J])(?:\)|[.:),](?=\s|\Z)(?:\s(.*))?|\Z)", re.DOTALL)
 """A letter, alone or with something behind its punctuation: `B`, `(B)`, `B. 12 cm`."""
+_ANOTHER = re.compile(
+    r"(?:\S+\s+){0,3}(?:or|and|\S*[,;/&])\s*\(?[A-J]\b(?!\s[a-z])|\(?[A-J]\b(?!\s[a-z])|.*\b[A-J][).:]", re.DOTALL
+)
+"""A text behind it that names an option too, so that none is chosen: `B, C`, `B) 12 or C) 13`. A longer one may mention
+others: `B, since it can not be A or C`."""
 _CURRENCIES = {USD: "dollar", "$": "dollar", "€": "euro", "£": "pound"}
 _PERCENTS = frozenset({"percent", "pct", "percentage"})
 _GREEK = frozenset({
@@ -81,7 +86,6 @@ def read(text: str) -> Answer:
     canonical = normalize.join(body) + (f"e{measured.scale}" if measured.scale else "")
     number = _scaled(literal(body), measured.scale)
     kind = Kind.NUMBER if number is not None else Kind.WORDS if _only_words(body) else Kind.FORMULA
-    letter = _CHOICE.fullmatch(text.strip()) or _CHOICE.fullmatch(canonical)
     return Answer(
         kind,
         canonical,
@@ -90,8 +94,14 @@ def read(text: str) -> Answer:
         label=label,
         unit=measured.unit,
         percent=measured.percent,
-        choice=letter[1] if letter else "",
+        choice=_chosen(text.strip(), canonical),
     )
+
+
+def _chosen(*spellings: str) -> str:
+    """The letter of the option that the first readable spelling names, empty where none is, or several are."""
+    found = next((match for text in spellings if (match := _CHOICE.fullmatch(text))), None)
+    return found[1] if found and not _ANOTHER.match(found[2] or "") else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ SLOTS = {
     "filters": "rollout.filters",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",
+    "corpus": "rlhf.lab.corpora",
 }
 """Config key to package; a new file in a package is a new component."""
 

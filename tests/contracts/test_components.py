@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from rlhf.core import component, protocols
+from rlhf.lab import cases
 from rlhf.loops.catalogue import SLOTS
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,7 @@ CONTRACTS = {
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),
+    "corpus": of_protocol(cases.Corpus),
     "loop": Slot({"run": ("cfg", "stage"), "batch_arithmetic": ("cfg",)}),
     "evaluation": Slot({}),
 }

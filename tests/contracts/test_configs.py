@@ -12,12 +12,14 @@ import pytest
 from transformers import Qwen2Config
 
 from rlhf.core import config
+from rlhf.lab import audit
 from rlhf.loops import plan, plan_memory, settings
 from rlhf.models import tokenizers
 from rlhf.runtime.memory import GIB
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "ablations")
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("ablations", "audit"))
+AUDITS = sorted((CONFIGS / "audit").glob("*.yaml"))
 LOADED = {path: config.load(path) for path in FILES}
 RECIPES = [path for path, loaded in LOADED.items() if "stages" in loaded.tree]
 MAX_LINES = 40
@@ -89,6 +91,12 @@ def test_a_file_is_small_and_says_what_it_is(path: Path) -> None:
 def test_runs_of_different_recipes_do_not_share_a_folder() -> None:
     names = [LOADED[path].tree["run"]["name"] for path in RECIPES]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", AUDITS, ids=name_of)
+def test_an_audit_names_corpora_and_graders_that_there_are(path: Path) -> None:
+    assert audit.read(path).corpora
+    assert path.read_text(encoding="utf-8").startswith("#")
 
 
 @pytest.mark.parametrize(("name", "machine"), MACHINES, ids=lambda value: value if isinstance(value, str) else "")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = (
     ("rlhf.cli",),
-    ("rlhf.sweeps", "rlhf.doctor"),
+    ("rlhf.sweeps", "rlhf.doctor", "rlhf.lab"),
     ("rlhf.loops",),
     ("rlhf.report", "rlhf.runtime"),
     ("rlhf.learner", "rlhf.sync"),

@@ -71,8 +71,9 @@ ACCEPTED: dict[str, list[tuple[str, str]]] = {
         ("Paris", "paris"), (r"\text{odd}", "odd"), ("Albert  Einstein", "albert einstein"), ("Hello123", "Hello123"),
         ("No.", "no"), (r"\text{Alice and Bob}", "Alice and Bob"),
     ],
-    "choice": [("B", "B"), ("(B)", "B"), ("B.", "B"), (r"\text{(B)}", "B"), (r"\textbf{B}", "(B)"),
-    ("E", r"\text{E}")],
+    "choice": [("B", "B"), ("(B)", "B"), ("B.", "B"), ("B. 12 cm", "B"), ("B) A triangle", "B"),
+        ("B: vitamin C", "B"), ("B, since it can not be A or C", "B"),
+        (r"\text{(B)}", "B"), (r"\textbf{B}", "(B)"), ("E", r"\text{E}")],
     "symbolic spelling": [
         (r"\sqrt2", r"\sqrt{2}"), ("x^{2}+1", "x^2 + 1"), (r"2\cdot x", "2*x"), (r"\left|{x}\right|", "|x|"),
         ("3√2", r"3\sqrt{2}"),
@@ -161,6 +162,8 @@ REJECTED: dict[str, list[tuple[str, str]]] = {
     ("0", "a+3z=0")],
     "text": [
         (r"\text{not Evelyn}", r"\text{Evelyn}"), (r"\text{ddo}", r"\text{odd}"), ("hello", "world"), ("B", "C"),
+        ("B, C", "B"), ("B: C", "B"), ("B. 5 or C. 6", "B"), ("B, C, D", "B"), ("B. (C)", "B"),
+        ("B. 5, C", "B"), ("B. 5 or C", "B"),
         ("c", "C"),
         (r"\text{E}", "d"),
     ],
