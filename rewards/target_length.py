@@ -16,7 +16,7 @@ hit rates; as a reward, 1 for a precise match, `flexible_value` for one that is 
 logged.
 
 The verdict is `skipped`: length says nothing about being right. Alone this reward is earned by any text of the right
-length, so put one before it that judges answers.
+length, so put one before it that judges answers. `decides: true` is for tasks that ask for a length and nothing else.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Config(base.RewardConfig):
     """Half the width of the precise interval, as a share of a target that is not one of Ruler's."""
     flexible: float = 0.25
     """The same of the flexible interval."""
+    tables: bool = True
+    """Whether Ruler's nine targets have its own intervals; false takes `precise` and `flexible` for every target."""
+    decides: bool = False
+    """Whether a precise match is what is asked for: the verdict is then `correct` or `wrong`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,11 +111,13 @@ def _out(words: int, target: float, *, more: bool, cfg: Config) -> RewardOut:
     if more:
         precise = flexible = words > target
     else:
-        precise = _within(words, _PRECISE.get(target) or _around(target, cfg.precise))
-        flexible = precise or _within(words, _FLEXIBLE.get(target) or _around(target, cfg.flexible))
+        own = (_PRECISE.get(target), _FLEXIBLE.get(target)) if cfg.tables else (None, None)
+        precise = _within(words, own[0] or _around(target, cfg.precise))
+        flexible = precise or _within(words, own[1] or _around(target, cfg.flexible))
     value = 1.0 if precise else cfg.flexible_value if flexible else 0.0
     measured = {"words": float(words), "precise": float(precise), "flexible": float(flexible)}
-    return RewardOut(value=value, verdict=Verdict.SKIPPED, reason=REASON, breakdown=measured)
+    verdict = Verdict.SKIPPED if not cfg.decides else Verdict.CORRECT if precise else Verdict.WRONG
+    return RewardOut(value=value, verdict=verdict, reason=REASON, breakdown=measured)
 
 
 def _around(target: float, share: float) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import rubric
 from rewards.base import RewardConfig
-from rlhf.core.types import Message, Prompt, RewardOut
+from rlhf.core.types import Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, setup
 from rlhf.loops.evaluate import by_task
@@ -85,15 +85,15 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
     """Whether the rewards of a config accept the gold answer of every prompt, and which they refuse."""
     settings = experiment.settings
 
-    def verify(completion: str, gold: str) -> RewardOut:
-        prompt = Prompt(id="gold", messages=(Message(role="user", content=""),), gold=gold, task=settings.task.name)
-        [scored] = rubric.score_groups([setup.answered(prompt, completion)], primary, settings.rubric, shared.pool)
+    def graded(prompt: Prompt) -> RewardOut:
+        answer = setup.answered(prompt, settings.task.module.reference(prompt))
+        [scored] = rubric.score_groups([answer], primary, settings.rubric, shared.pool)
         return scored.rewards[0]
 
     primary = dict([next(iter(settings.rewards.items()))])
     prompts = [*shared.task.train(), *shared.task.held_out()]
     with shared.pool:
-        return common.validate(prompts, verify, reference=settings.task.module.reference)
+        return common.report(prompts, graded)
 
 
 def _golds(experiment: Experiment, shared: setup.Parts) -> str:

@@ -132,10 +132,20 @@ def validate(
     Returns:
         The number checked and the prompts whose reference is anything but `CORRECT`.
     """
+    return report(prompts, lambda prompt: verify(reference(prompt), prompt.gold))
+
+
+def report(prompts: Iterable[Prompt], graded: Callable[[Prompt], RewardOut]) -> ValidationReport:
+    """What a grader makes of each prompt's own reference.
+
+    Args:
+        prompts: what to check.
+        graded: the verdict on the reference of a prompt.
+    """
     checked, refused = 0, list[Refusal]()
     for prompt in prompts:
         checked += 1
-        out = verify(reference(prompt), prompt.gold)
+        out = graded(prompt)
         if out.verdict is not Verdict.CORRECT:
             refused.append(Refusal(prompt_id=prompt.id, gold=prompt.gold, verdict=out.verdict, reason=out.reason))
     return ValidationReport(checked=checked, refused=tuple(refused))

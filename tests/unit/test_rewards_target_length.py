@@ -7,6 +7,7 @@ from shaping import NoTools, answers
 
 from rewards.target_length import Config, count, score
 from rlhf.core.errors import ConfigError
+from rlhf.core.types import Verdict
 
 TABLE = {
     10: ((0, 20), (0, 20)),
@@ -43,6 +44,13 @@ def test_other_targets_have_intervals_around_them() -> None:
     assert values(20, 15, 16, 18, 19, 22, 23, 25, 26) == [0.0, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5, 0.0]
     assert values("20", 16, precise=0.3, flexible=0.3) == [1.0]
     assert values(20, 24, flexible_value=0.2) == [0.2]
+
+
+def test_a_task_of_length_is_judged_by_it() -> None:
+    assert values(10, 15) == [1.0] and values(10, 10, 15, precise=0.01, tables=False) == [1.0, 0.0]
+    outs = score(answers(["a b c", "a b"]), Config(target=3, decides=True), NoTools())
+    assert [out.verdict for out in outs] == [Verdict.CORRECT, Verdict.WRONG]
+    assert score(answers(["a b c"]), Config(target=3), NoTools())[0].verdict is Verdict.SKIPPED
 
 
 def test_one_target_for_every_prompt() -> None:
