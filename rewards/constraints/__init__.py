@@ -60,7 +60,7 @@ class Config(base.RewardConfig):
     """Accept what one of eight variants of the answer follows: without first or last line, without asterisks."""
     column: str = ""
     """Column of the dataset row with the record; empty for the prompt's gold."""
-    max_chars: int = 100_000
+    max_chars: int = 50_000
     """Longer answers are worth 0."""
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class Config(base.RewardConfig):
                 "credit", f"'{self.credit}' is not one of the choices", fix=did_you_mean(self.credit, _CREDITS)
             )
         if self.max_chars < 1:
-            raise ConfigError("max_chars", f"{self.max_chars} leaves no answer", fix="use 100000")
+            raise ConfigError("max_chars", f"{self.max_chars} leaves no answer", fix="use 50000")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ otherwise the original contradicts what its own prompt asks for, or can be had f
     …number_sentences         sentences of `rewards.constraints.text`; the number of a list item is none
     …nth_paragraph_first_word counts and indexes the same paragraphs; empty ones shift the original's index
     …number_placeholders      `[]` holds nothing
-    …postscript               the marker does not begin inside a word (`app.s.`)
+    …postscript               the marker does not stand behind a letter (`app.s.`)
     …number_bullet_lists      `*` or `-` before white space and text; `---`, `-5` and `*emphasis*` are no bullets
     …constrained_response     exactly one of the options, not all of them
     …number_highlighted_sections  `**bold**` in a list item is one section, not two; `2 * 3 * 4` is none
@@ -40,7 +40,9 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _MAX_DEPTH = 100
 """Of JSON, whose reader is recursive."""
 _WORD_ENDS = frozenset(".,?!'\"")
-_PS, _PPS = re.compile(r"(?<!\w)p\.\s?s\."), re.compile(r"(?<!\w)p\.\s?p\.\s?s")
+_BEGIN = r"(?:(?<![^\W\d_])|(?<=\\n))"
+"""Not behind a letter; `\\n` is a line break inside JSON."""
+_PS, _PPS = re.compile(_BEGIN + r"p\.\s?s\."), re.compile(_BEGIN + r"p\.\s?p\.\s?s")
 
 
 def related(count: int, relation: str, threshold: int) -> bool:
@@ -106,10 +108,7 @@ def postscript(answer: str, *, postscript_marker: str) -> bool:
         return _PS.search(lowered) is not None
     if marker == "P.P.S":
         return _PPS.search(lowered) is not None
-    return any(
-        not (place and lowered[place - 1].isalnum() and marker[0].isalnum())
-        for place in text.occurrences(answer, marker)
-    )
+    return re.search((_BEGIN if marker[0].isalpha() else "") + re.escape(marker.lower()), lowered) is not None
 
 
 def number_bullet_lists(answer: str, *, num_bullets: int) -> bool:

@@ -1,9 +1,10 @@
 r"""What checkers see in a text: words, sentences, and where a phrase stands. All of it in time linear in the text.
 
-IFEval counts words as matches of `\w+`, and so do we. Its sentences are those of NLTK's Punkt model, which has to be
-downloaded; ours follow from rules that need no data. A sentence ends at `.`, `!`, `?` or `…` before white space or at
-the end, closing quotes and brackets included; the case of what follows does not matter, so that texts in lower case
-have sentences too. As in Punkt, a line break ends no sentence, and what stands behind the last mark is one.
+IFEval counts words as matches of `\w+`, and so do we, together with the vowel signs of Indic scripts and other marks,
+at which Python's `\w` ends. Its sentences are those of NLTK's Punkt model, which has to be downloaded; ours follow from
+rules that need no data. A sentence ends at `.`, `!`, `?` or `…` before white space or at the end, closing quotes and
+brackets included; the case of what follows does not matter, so that texts in lower case have sentences too. As in
+Punkt, a line break ends no sentence, and what stands behind the last mark is one.
 No end is the point of
 
     a title or another abbreviation (`Mr.`, `e.g.`, `No.`), or an initial (`J. Smith`)
@@ -17,9 +18,14 @@ Beyond Punkt, the marks of Chinese, Japanese, Hindi, Urdu and Arabic end sentenc
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
-_WORD = re.compile(r"\w+")
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711\u0730-\u074a\u07a6-\u07b0"
+    "\u0900-\u0963\u0966-\u0df3\u0e31-\u0e4e\u0eb1-\u0ece\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3\u200c\u200d"
+)
+_WORD = re.compile(rf"\w[\w{_MARKS}]*")
 _MARK = re.compile(
     r"(?<![.!?…])(?P<mark>[.!?…]+)(?P<close>[\"'”’»)\]}*_]*)(?=\s|\Z)"
     r"|[。！？]+[」』”’）]*|[।॥؟۔]+(?=\s|\Z)"
@@ -27,6 +33,10 @@ _MARK = re.compile(
 _NEXT = re.compile(r"\S")
 _LOOK_BACK = 32
 """No abbreviation is longer."""
+_LONGEST_NUMBER = 3
+"""Digits of the number of a list item."""
+_ACRONYM = re.compile(r"(?:[a-z]\.)+[a-z]")
+_QUOTES = ('"', "'", "”", "’")
 _OPEN = "\"'“‘«([{*_"
 _TITLES = """
 mr mrs ms mx dr prof st sen rep gov gen col maj capt cpt lt sgt cmdr adm rev fr hon pres messrs mt ft no nos vol vols pp
@@ -79,40 +89,28 @@ def has_word(text: str, phrase: str) -> bool:
 
 
 def _in_word(text: str, place: int) -> bool:
-    return 0 <= place < len(text) and (text[place].isalnum() or text[place] == "_")
+    return 0 <= place < len(text) and (text[place] == "_" or unicodedata.category(text[place])[0] in "LMN")
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:
     """Whether a mark ends a sentence."""
-    mark = match["mark"]
+    mark, start = match["mark"], match.start()
     if mark is None:
         return True
-    following = _following(text, match.end())
-    if not following:
+    if mark == ".":
+        near = text[max(0, start - _LOOK_BACK) : start]
+        token = "" if not near or near[-1].isspace() else near.rsplit(maxsplit=1)[-1].lstrip(_OPEN)
+        if len(token) <= _LONGEST_NUMBER and token.isdecimal():
+            return not _begins_line(text, start - len(token))
+        word = token.lower()
+        initial = len(token) == 1 and token.isupper() and token != "I"
+        if not (initial or word in _INSIDE or word in _PERHAPS or _ACRONYM.fullmatch(word)):
+            return True
+        following = _following(text, match.end())
+        return not following or (word not in _INSIDE and following[0].isupper() and following.lower() in _FIRST)
+    if mark.strip(".…") and match["close"][:1] not in _QUOTES:
         return True
-    small = following[0].islower()
-    if mark != ".":
-        quoted = match["close"][:1] in ('"', "'", "”", "’") if match["close"] else False
-        return not (small and (quoted or mark.strip(".…") == ""))
-    before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-    token = before.split()[-1].lstrip(_OPEN) if before and not before[-1].isspace() else ""
-    if not token:
-        return True
-    if _is_list_number(text, match.start(), token):
-        return False
-    return _ends_behind(token, following)
-
-
-def _ends_behind(token: str, following: str) -> bool:
-    """Whether the point behind a token ends a sentence."""
-    word = token.lower()
-    if word in _INSIDE:
-        return False
-    if len(token) == 1 and token.isupper() and token != "I":
-        return following.lower() in _FIRST
-    if word in _PERHAPS or re.fullmatch(r"(?:[a-z]\.)+[a-z]", word):
-        return following[0].isupper() and following.lower() in _FIRST
-    return True
+    return not _following(text, match.end())[:1].islower()
 
 
 def _following(text: str, place: int) -> str:
@@ -124,10 +122,8 @@ def _following(text: str, place: int) -> str:
     return near.lstrip(_OPEN).rstrip(".,;:!?'\"”’)*_") or near
 
 
-def _is_list_number(text: str, end: int, token: str) -> bool:
-    """Whether a token is the number that a line begins with."""
-    if not (token.isdecimal() and len(token) <= 3):
-        return False
-    line = text[max(0, end - _LOOK_BACK) : end - len(token)]
-    head = line.rpartition("\n")
-    return (bool(head[1]) or end <= _LOOK_BACK) and not head[2].strip(" \t>*#-_")
+def _begins_line(text: str, place: int) -> bool:
+    """Whether nothing but marks of lists and headings stands before a place in its line."""
+    before = text[max(0, place - _LOOK_BACK) : place]
+    _, line_break, head = before.rpartition("\n")
+    return (bool(line_break) or place <= _LOOK_BACK) and not head.strip(" \t>*#-_")

@@ -201,7 +201,8 @@ def _two_paragraphs(parts: Sequence[str]) -> bool:
 
 def _bare(word: str) -> str:
     """A word without the marks around it, in lower case."""
-    return word.strip().lower().strip(".,;:!?\"'“”‘’«»()[]{}<>*_-–—…")
+    inside = [place for place, character in enumerate(word) if character.isalnum()]
+    return word[inside[0] : inside[-1] + 1].lower() if inside else ""
 
 
 def _plain_words(answer: str) -> list[str]:
