@@ -25,9 +25,8 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.instructions import LANGUAGES
+from rlhf.core.instructions import LANGUAGE_PACKAGE, LANGUAGES
 
-PACKAGE = "py3langid"
 _FEW = 20
 """Letters from which there is a guess."""
 _LOOKED_AT = 4000
@@ -105,9 +104,9 @@ def require() -> None:
     Raises:
         ConfigError: py3langid is not installed.
     """
-    if importlib.util.find_spec(PACKAGE) is None:
+    if importlib.util.find_spec(LANGUAGE_PACKAGE) is None:
         fix = "pip install 'rlhf[constraints]', or leave out the rows with language: and change_case:english_…"
-        raise ConfigError("constraints", f"instructions about languages need the package {PACKAGE}", fix=fix)
+        raise ConfigError("constraints", f"instructions about languages need the package {LANGUAGE_PACKAGE}", fix=fix)
 
 
 def _script(character: str) -> str:
@@ -130,7 +129,7 @@ def _is_likely(text: str, language: str) -> bool:
 def _identifier() -> Identifier:
     require()
     # The package has no types.
-    module: Any = importlib.import_module(f"{PACKAGE}.langid")
+    module: Any = importlib.import_module(f"{LANGUAGE_PACKAGE}.langid")
     found = cast(Identifier, module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True))
     found.set_languages([code for code in LANGUAGES if "-" not in code])
     return found

@@ -111,7 +111,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
 """Arguments by id of the instruction; all of them are required."""
 
 NEEDS_LANGUAGE = ("language:response_language", "change_case:english_capital", "change_case:english_lowercase")
-"""Instructions whose check recognises languages."""
+"""Instructions whose check recognises languages, for which it needs a package."""
+LANGUAGE_PACKAGE = "py3langid"
 
 
 @dataclass(frozen=True, slots=True)
