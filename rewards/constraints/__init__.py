@@ -10,7 +10,7 @@ of the 25 instructions of IFEval (Zhou et al. 2023, arXiv 2311.07911), and for 3
           = followed / all instructions                                credit: fraction, as open-instruct trains
 
 With `loose: true` an instruction is followed if any of eight variants of the answer follows it: as it is, without its
-first, last, or both lines, and each of these without asterisks (section 3.1 of the paper). Meant for measuring:
+first, last, or both lines, and each of these without asterisks. Meant for measuring:
 training on it teaches to add a line that is cut off. What stands before the last `</think>` is not looked at.
 
     what happened                                    value     verdict      reason
@@ -75,7 +75,7 @@ class Config(base.RewardConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracies:
-    """The four numbers of the paper (table 3), each in [0, 1]."""
+    """The four numbers of the paper, each in [0, 1]."""
 
     prompt_strict: float
     inst_strict: float

@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
@@ -82,20 +83,21 @@ def is_in(text: str, language: str) -> bool:
         ConfigError: the script does not decide, and py3langid is not installed.
     """
     near = text[: 2 * _LOOKED_AT]
-    letters = [character for character in near if character.isalpha()][:_LOOKED_AT]
-    scripts = [_script(character) for character in letters]
+    letters = Counter([character for character in near if character.isalpha()][:_LOOKED_AT])
+    scripts = Counter[str]()
+    for letter, times in letters.items():
+        scripts[_script(letter)] += times
     if not letters:
         return False
     if language == "ja":
-        return "Kana" in scripts and _most(scripts, ("Kana", "Han"))
+        return scripts["Kana"] > 0 and _most(scripts, "Kana", "Han")
     if language in _CHINESE:
-        return _most(scripts, ("Han",))
+        return _most(scripts, "Han")
     if language in _OWN:
-        return _most(scripts, (_OWN[language],))
-    script = _SHARED.get(language, "Latin")
-    if not _most(scripts, (script,)):
+        return _most(scripts, _OWN[language])
+    if not _most(scripts, _SHARED.get(language, "Latin")):
         return False
-    return len(letters) < _FEW or _is_likely(near, language)
+    return scripts.total() < _FEW or _is_likely(near, language)
 
 
 def require() -> None:
@@ -114,13 +116,15 @@ def _script(character: str) -> str:
     return next((name for name, ranges in _RANGES.items() if any(a <= code <= b for a, b in ranges)), "")
 
 
-def _most(scripts: list[str], wanted: tuple[str, ...]) -> bool:
-    return 2 * sum(script in wanted for script in scripts) > len(scripts)
+def _most(scripts: Counter[str], *wanted: str) -> bool:
+    return 2 * sum(scripts[script] for script in wanted) > scripts.total()
 
 
 def _is_likely(text: str, language: str) -> bool:
     """Symbols such as emoji, which are in no language, are not shown to the model."""
-    told = "".join(" " if unicodedata.category(character)[0] in "SC" else character for character in text.lower())
+    lowered = text.lower()
+    symbols = {ord(character): " " for character in set(lowered) if unicodedata.category(character)[0] in "SC"}
+    told = lowered.translate(symbols)
     found = _identifier().rank(told)
     return 2 * dict(found)[language] >= found[0][1]
 

@@ -4,7 +4,7 @@
      "kwargs": [{}, {"relation": "at least", "num_words": 300}]}
 
 Read by the tasks that have such rows, which carry them as the gold of a prompt, and by the reward `constraints`, which
-has a checker for each id. Sources: Zhou et al. 2023, IFEval (arXiv 2311.07911, table 1), for the first 25; the 29 that
+has a checker for each id. Sources: Zhou et al. 2023, IFEval (arXiv 2311.07911), for the first 25; the 29 that
 follow are those that open-instruct trains on beside them (IFEvalG; Pyatkin et al. 2025, arXiv 2507.02833), and the last
 is of IFBench in the same paper. A record is checked when it is read: the original code replaces what is missing or out
 of range by random values, so that the verdict on `"letter": "#"` differs from run to run.
