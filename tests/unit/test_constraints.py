@@ -7,9 +7,11 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shaping import NoTools, answers
 
-from rewards.constraints import Accuracies, Config, accuracies, score, variants, verify
+from rewards.constraints import Accuracies, Config, accuracies, language, score, variants, verify
 from rewards.constraints.table import CHECKERS, follows
 from rlhf.core.errors import ConfigError
 from rlhf.core.instructions import ARGUMENTS, Instruction, Kind
@@ -136,7 +138,7 @@ def test_bad_settings_are_refused(settings: dict[str, Any], where: str) -> None:
     assert caught.value.where == where
 
 
-LONG = 50_000
+LONG = 20_000
 BOMBS = [
     "[" * LONG,
     "[a" * (LONG // 2),
@@ -167,13 +169,20 @@ NAMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def ready() -> None:
+    """The model of languages takes a second to load."""
+    language.is_in("of no matter which language", "en")
+
+
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: repr(bomb[:8]))
-def test_no_answer_stalls_a_checker(bomb: str) -> None:
-    """Each is as long as an answer may be; what is quadratic takes longer than a second."""
+def test_no_answer_stalls_a_checker(bomb: str, ready: None) -> None:
+    """The original's checkers, which are quadratic, take 0.2 to 1.6 s for brackets, angles or white space of that
+    length."""
     for told in (NAMED[name] for name in CHECKERS):
         start = time.process_time()
         assert follows(bomb, told) in (True, False)
-        assert time.process_time() - start < 1, told.id
+        assert time.process_time() - start < 0.15, told.id
 
 
 def test_a_megabyte_is_not_read() -> None:
@@ -181,3 +190,13 @@ def test_a_megabyte_is_not_read() -> None:
     out = verify("[<<* a. " * 2**17, TWO)
     assert (out.value, out.reason) == (0.0, "limit/chars")
     assert time.process_time() - start < 0.1
+
+
+@given(st.text(alphabet=st.sampled_from(list(" \n\t.,!?*-_<>[]{}\"'`#aAbZé1क्🍾\0\ud800İ。، ")), max_size=40))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_any_answer_gets_a_verdict_from_every_checker(answer: str) -> None:
+    told = {"instruction_id_list": list(NAMED), "kwargs": [dict(i.arguments) for i in NAMED.values()]}
+    out = verify(answer, told, cfg=Config(credit="fraction", loose=True))
+    assert out.value is not None and 0 <= out.value <= 1
+    assert out.breakdown["instructions"] == len(ARGUMENTS)
+    assert out.breakdown["inst_strict"] <= out.breakdown["inst_loose"]  # type: ignore[operator]
