@@ -7,8 +7,10 @@ otherwise the original contradicts what its own prompt asks for, or can be had f
     everywhere                keywords, markers and phrases are text there they are regular expressions
     keywords:letter_frequency counts the character that is asked for, also `#`; the original a random letter instead
     …forbidden_words          word boundaries also around words that begin or end with a mark (`C++`)
+    …number_words             vowel signs belong to their word (`हिन्दी` is one), as in NLTK since it uses `regex`
     …number_sentences         sentences of `rewards.constraints.text`; the number of a list item is none
     …nth_paragraph_first_word counts and indexes the same paragraphs; empty ones shift the original's index
+                              (and quotes around the word may come in any order)
     …number_placeholders      `[]` holds nothing
     …postscript               the marker does not stand behind a letter (`app.s.`)
     …number_bullet_lists      `*` or `-` before white space and text; `---`, `-5` and `*emphasis*` are no bullets
