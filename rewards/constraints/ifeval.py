@@ -4,7 +4,7 @@ Meaning and argument names are those of google-research/instruction_following_ev
 Each is linear in the answer, which the original's `\[.*?\]`, `<<[^\n]+>>` and `\s*p\.s\.` are not. Where we decide
 otherwise the original contradicts what its own prompt asks for, or can be had for nothing:
 
-    everywhere                keywords, markers and phrases are text there they are regular expressions
+    everywhere                keywords, markers and phrases are plain text; the original has regular expressions
     keywords:letter_frequency counts the character that is asked for, also `#`; the original a random letter instead
     …forbidden_words          word boundaries also around words that begin or end with a mark (`C++`)
     …number_words             vowel signs belong to their word (`हिन्दी` is one), as in NLTK since it uses `regex`
