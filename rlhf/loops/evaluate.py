@@ -61,6 +61,8 @@ class Result:
     mean_length: float
     truncated_share: float
     ungradable: int
+    parts: Mapping[str, float]
+    """Mean of each part of the rewards, by `sampled/<part>` and `greedy/<part>`."""
     groups: tuple[Group, ...]
     """What was sampled, scored; for `rlhf evaluate` and the report."""
     per_prompt: tuple[Mapping[str, Json], ...]
@@ -79,7 +81,7 @@ class Result:
         out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
         out[f"val-aux/{self.task}/response_length/clip_ratio"] = self.truncated_share
         out[f"val-aux/{self.task}/ungradable"] = float(self.ungradable)
-        return out
+        return out | {f"val-aux/{self.task}/{name}/mean": mean for name, mean in self.parts.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class Evaluator:
             mean_length=sum(len(t.tokens) for t in trajectories) / len(trajectories),
             truncated_share=sum(t.stop == StopReason.LENGTH for t in trajectories) / len(trajectories),
             ungradable=sum(not verified(r) for g in groups for r in g.rewards),
+            parts=_parts("sampled", groups) | _parts("greedy", alone),
             groups=tuple(groups),
             per_prompt=tuple(
                 {"task": self.task, "prompt_id": g.prompt.id, "content": content_key(g.prompt)}
@@ -154,6 +157,15 @@ def content_key(prompt: Prompt) -> str:
     """The same for the same question and gold in any run, whatever the prompt is called there."""
     text = "\0".join([*(m.role + m.content for m in prompt.messages), prompt.gold])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parts(kind: str, groups: Sequence[Group]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for reward in (r for g in groups for r in g.rewards):
+        for name, value in reward.breakdown.items():
+            if value is not None:
+                found.setdefault(f"{kind}/{name}", []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _accuracy(group: Group) -> float | None:

@@ -85,15 +85,15 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
     """Whether the rewards of a config accept the gold answer of every prompt, and which they refuse."""
     settings = experiment.settings
 
-    def graded(prompt: Prompt) -> RewardOut:
-        answer = setup.answered(prompt, settings.task.module.reference(prompt))
+    def grade(prompt: Prompt, completion: str) -> RewardOut:
+        answer = setup.answered(prompt, completion)
         [scored] = rubric.score_groups([answer], primary, settings.rubric, shared.pool)
         return scored.rewards[0]
 
     primary = dict([next(iter(settings.rewards.items()))])
     prompts = [*shared.task.train(), *shared.task.held_out()]
     with shared.pool:
-        return common.report(prompts, graded)
+        return common.report(prompts, grade, reference=settings.task.module.reference)
 
 
 def _golds(experiment: Experiment, shared: setup.Parts) -> str:

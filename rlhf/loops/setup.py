@@ -107,8 +107,8 @@ def check(experiment: Experiment, shared: Parts) -> None:
 
 
 def check_rewards(settings: Settings, shared: Parts) -> None:
-    """Grade a reference answer of each task with each reward: it must be there and fit. What it says does not matter
-    here.
+    """Grade a reference answer of each task, or an empty one, with each reward: it must be there and fit. What it says
+    does not matter here.
 
     Raises:
         ConfigError: naming the reward and the fix.
@@ -309,7 +309,7 @@ def _longest_question(stage: StageSettings, shared: Parts) -> int:
 
 def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
     prompts = [found[0] for found in by_task(shared.task.train()).values()]
-    groups = [answered(prompt, settings.task.module.reference(prompt)) for prompt in prompts]
+    groups = [answered(prompt, settings.task.module.reference(prompt) or "") for prompt in prompts]
     try:
         rubric.score_groups(groups, {label: component}, settings.rubric, shared.pool)
     except ConfigError as error:

@@ -78,7 +78,8 @@ class Problem:
 
     question: str
     gold: str
-    solution: str
+    solution: str | None
+    """None where the data has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,8 @@ class ValidationReport:
 
     checked: int
     refused: tuple[Refusal, ...]
+    without: int = 0
+    """Prompts that have no reference to be judged."""
 
     @property
     def ok(self) -> bool:
@@ -105,6 +108,8 @@ class ValidationReport:
     def summary(self, *, limit: int = 10) -> str:
         """One line with the counts, then a line for each of the first refused prompts."""
         lines = [f"{self.checked - len(self.refused)} of {self.checked} golds are accepted by their verifier"]
+        if self.without:
+            lines[0] += f"; {self.without} prompts have no reference answer"
         lines += [f"  {r.prompt_id}: {r.verdict} {r.reason} (gold {r.gold!r})" for r in self.refused[:limit]]
         if len(self.refused) > limit:
             lines.append(f"  and {len(self.refused) - limit} more")
@@ -120,35 +125,46 @@ def validate(
     prompts: Iterable[Prompt],
     verify: Callable[[str, str], RewardOut],
     *,
-    reference: Callable[[Prompt], str] = reference,
+    reference: Callable[[Prompt], str | None] = reference,
 ) -> ValidationReport:
     """Check that a verifier accepts every gold.
 
     Args:
         prompts: what to check.
         verify: (completion, gold) to verdict.
-        reference: the completion of a prompt that must be correct; a task file exposes its own.
+        reference: the completion of a prompt that must be correct, None where there is none; a task file exposes its
+            own.
 
     Returns:
         The number checked and the prompts whose reference is anything but `CORRECT`.
     """
-    return report(prompts, lambda prompt: verify(reference(prompt), prompt.gold))
+    return report(prompts, lambda prompt, completion: verify(completion, prompt.gold), reference=reference)
 
 
-def report(prompts: Iterable[Prompt], graded: Callable[[Prompt], RewardOut]) -> ValidationReport:
-    """What a grader makes of each prompt's own reference.
+def report(
+    prompts: Iterable[Prompt],
+    grade: Callable[[Prompt, str], RewardOut],
+    *,
+    reference: Callable[[Prompt], str | None] = reference,
+) -> ValidationReport:
+    """The same with a grader that sees the whole prompt.
 
     Args:
         prompts: what to check.
-        graded: the verdict on the reference of a prompt.
+        grade: (prompt, completion) to verdict.
+        reference: as in `validate`.
     """
-    checked, refused = 0, list[Refusal]()
+    checked, without, refused = 0, 0, list[Refusal]()
     for prompt in prompts:
+        completion = reference(prompt)
+        if completion is None:
+            without += 1
+            continue
         checked += 1
-        out = graded(prompt)
+        out = grade(prompt, completion)
         if out.verdict is not Verdict.CORRECT:
             refused.append(Refusal(prompt_id=prompt.id, gold=prompt.gold, verdict=out.verdict, reason=out.reason))
-    return ValidationReport(checked=checked, refused=tuple(refused))
+    return ValidationReport(checked=checked, refused=tuple(refused), without=without)
 
 
 def from_rows(

@@ -68,7 +68,7 @@ class PartPrompt(Prompt):
 
     own: Prompt
     """As the part made it."""
-    refer: Callable[[Prompt], str]
+    refer: Callable[[Prompt], str | None]
     """The part's `reference`."""
 
 
@@ -100,8 +100,8 @@ def sources(cfg: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s for part in cfg.parts.values() for s in part.module.sources(part.config)))
 
 
-def reference(prompt: Prompt) -> str:
-    """The completion that must be graded as correct, as the prompt's part has it."""
+def reference(prompt: Prompt) -> str | None:
+    """The completion that must be graded as correct, as the prompt's part has it; None where it has none."""
     assert isinstance(prompt, PartPrompt), "prompts of a mix come from its build"
     return prompt.refer(prompt.own)
 
@@ -147,7 +147,7 @@ def _placed(error: ConfigError | DataError, label: str, part: Component) -> Conf
     return type(error)(placed(error.where), placed(error.problem), fix=placed(error.fix))
 
 
-def _naming(label: str, refer: Callable[[Prompt], str], *, prefix: bool) -> Callable[[Prompt], PartPrompt]:
+def _naming(label: str, refer: Callable[[Prompt], str | None], *, prefix: bool) -> Callable[[Prompt], PartPrompt]:
     """Puts prompts of a part under its label, and the label in front of their ids where another part has the same."""
 
     def named(prompt: Prompt) -> PartPrompt:

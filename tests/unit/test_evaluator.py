@@ -105,6 +105,14 @@ def test_each_task_has_its_own_numbers_prompts_and_limit(tmp_path: Path) -> None
     assert names[1] == {name.replace("/sums/", "/more/") for name in names[0]}
 
 
+def test_parts_of_the_rewards_have_means_of_their_own(tmp_path: Path) -> None:
+    (only,) = evaluators(tmp_path, {"name": "sums", **SMALL})
+    [result] = run([only], {only.prompts[0].id: [f"#### {only.prompts[0].gold}", "#### 99"]})
+    found = result.metrics()
+    assert found["val-aux/sums/sampled/math/mean"] == pytest.approx(1 / 12)
+    assert found["val-aux/sums/greedy/math/mean"] == pytest.approx(1 / 6)
+
+
 def test_a_task_beside_others_is_measured_as_alone(tmp_path: Path) -> None:
     alone = evaluators(tmp_path, {"name": "sums", **SMALL})
     beside = evaluators(tmp_path, MIX)[:1]
