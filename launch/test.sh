@@ -58,6 +58,7 @@ check ruff check
 check ruff format --check
 check pyright --pythonpath "$python"
 check rlhf.cli audit configs/audit/math.yaml
+check rlhf.cli audit configs/audit/constraints.yaml
 echo "== pytest"
 if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
