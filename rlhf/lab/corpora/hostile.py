@@ -43,7 +43,9 @@ def cases(cfg: Config, *, seed: int, canary: str) -> Iterator[Case]:
     }
     for category, rows in rows_by_category.items():
         for n, (completion, gold, label) in enumerate(rows):
-            yield Case(id=f"{category} {n}", completion=completion, gold=cfg.gold or gold, label=label, category=category)
+            yield Case(
+                id=f"{category} {n}", completion=completion, gold=cfg.gold or gold, label=label, category=category
+            )
 
 
 Row = tuple[str, str, bool | None]

@@ -1,4 +1,4 @@
-"""Answers to verifiable instructions, made to follow them or to miss them by one; the label follows from how it is made.
+"""Answers to verifiable instructions, made to follow them or to miss them by one; labels follow from how they are made.
 
 Texts are put together from sentences of known words, so that every count is known before a checker looks: a word, a
 sentence or a paragraph too few, the phrase not at the end but one word before it, a comma in the last place. Sources:
