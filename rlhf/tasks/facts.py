@@ -52,14 +52,16 @@ class Config:
 
     known: int = 96
     """Facts that supervised stages are shown."""
-    unknown: int = 96
-    """Facts that training asks for and never shows."""
+    unknown: int = 960
+    """Facts that training asks for and never shows. Many, so that none is asked for often enough to be remembered as
+    one to be refused."""
     unseen: int = 96
     """Further facts that are not shown, and asked for in evaluation only."""
     forms: int = 4
     """Ways to ask for a fact, 2 to 4; a known fact is taught in all but one of them."""
     copies: int = 10
-    """How often each training question stands in the training prompts, each with a trace of its own."""
+    """How often each question for a known fact stands in the training prompts, each with a trace of its own; those for
+    unknown facts stand there once."""
     hesitation: float = 0.1
     """Probability that a trace of a known fact declines to answer."""
 
@@ -97,7 +99,7 @@ def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets
         for taught, group in ((True, known), (False, unknown))
         for fact in group
         for form in range(cfg.forms)
-        for copy in range(cfg.copies)
+        for copy in range(cfg.copies if taught else 1)
         if form != fact.untaught_form
     ]
     pairs = zip_longest(
