@@ -44,8 +44,10 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "´": "'", "`": "'"})
 
 
 def whole(text: str, phrase: str) -> bool:
-    """The text is the phrase."""
-    return _bare(text) == _bare(phrase)
+    """The text is the phrase; marks around it count only where it is made of nothing else."""
+    if any(c.isalnum() for c in phrase):
+        return text.strip(_MARKS) == phrase.strip(_MARKS)
+    return text == phrase
 
 
 def start(text: str, phrase: str) -> bool:
@@ -87,11 +89,6 @@ def declines(text: str, phrases: Sequence[str], *, place: str, question: str) ->
 def plain(text: str) -> str:
     """The text as phrases are compared: lower case, one kind of apostrophe, single spaces."""
     return " ".join(text.casefold().translate(_APOSTROPHES).split())
-
-
-def _bare(text: str) -> str:
-    """Without the marks around it, unless it is nothing else."""
-    return text.strip(_MARKS) or text
 
 
 def _end(text: str, phrase: str, begin: int, *, at_start: bool) -> int | None:
