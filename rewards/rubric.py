@@ -109,7 +109,7 @@ def verified(out: RewardOut) -> bool:
     an advisory reward failed, which left the answer without a value."""
     if out.value is not None:
         return True
-    read = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)
+    read = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.REFUSED, Verdict.UNPARSABLE)
     return out.verdict in read and next(iter(out.breakdown.values()), None) is not None
 
 

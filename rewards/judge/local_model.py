@@ -46,7 +46,7 @@ def answer(request: Mapping[str, Any]) -> list[dict[str, object]]:
     where: Mapping[str, str] = request["model"]
     loaded = _load(where["path"], where["device"], where["dtype"])
     limit = int(request["max_tokens"])
-    prompts = [_tokens(conversation, loaded) for conversation in request["conversations"]]
+    prompts = [_tokens(conversation, loaded) for conversation in request["items"]]
     fitting = [n for n, tokens in enumerate(prompts) if len(tokens) + limit <= loaded.context]
     out: list[dict[str, object]] = [{"text": None, "cut": False} for _ in prompts]
     if not fitting:

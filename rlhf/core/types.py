@@ -49,6 +49,8 @@ class Verdict(StrEnum):
     WRONG = "wrong"
     NO_ANSWER = "no_answer"
     """The completion holds no final answer in any accepted form; graded as wrong (value 0.0)."""
+    REFUSED = "refused"
+    """The completion declines to answer; what that is worth depends on what the model knows."""
     UNPARSABLE = "unparsable"
     """There is an answer, or a gold, that the verifier cannot read."""
     TIMEOUT = "timeout"

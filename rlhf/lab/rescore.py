@@ -21,7 +21,7 @@ from rewards.pool import WorkerPool
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Group, Prompt, RewardOut, Trajectory
-from rlhf.loops import online, records, settings, setup
+from rlhf.loops import boundary, online, records, settings, setup
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
 
@@ -108,11 +108,14 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
     prompts = {prompt.id: prompt for prompt in setup.task(old.settings).train()}
     found = Rescored()
     with WorkerPool() as pool:
-        for (_, stage), rows in itertools.groupby(read_lines(folder.samples), key=lambda r: (r["step"], r["stage"])):
+        for (step, stage), rows in itertools.groupby(read_lines(folder.samples), key=lambda r: (r["step"], r["stage"])):
+            was, now = _stage(old, stage), _stage(new, stage, or_last=True)
             before = [_with_text(group, prompts) for group in records.groups(rows)]
+            if was is not None and was.boundary.on:
+                known = boundary.before(was.boundary, folder.data, stage=stage, step=step)
+                before = [replace(group, prompt=boundary.attached(group.prompt, known)) for group in before]
             bare = [replace(group, rewards=()) for group in before]
             after = rubric.score_groups(bare, new.settings.rewards, new.settings.rubric, pool)
-            was, now = _stage(old, stage), _stage(new, stage, or_last=True)
             found.not_compared = found.not_compared or _obstacle(was, now)
             both = None
             if was is not None and now is not None and not found.not_compared:

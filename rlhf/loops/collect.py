@@ -23,6 +23,7 @@ from rewards import rubric
 from rlhf.core.component import Component
 from rlhf.core.metrics import Max, Mean, Metric, Sum, mean_of, spread
 from rlhf.core.types import Group, Prompt, StopReason, Verdict
+from rlhf.loops.boundary import Boundary, Probe
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
@@ -39,9 +40,9 @@ class Collected:
     cursor: int
     """Training prompts drawn in this stage up to the end of this step."""
     tokens: int
-    """Generated."""
+    """Generated, those of a probe included."""
     seconds: Mapping[str, float]
-    """Spent on sampling (`gen`) and grading (`reward`)."""
+    """Spent on sampling (`gen`) and grading (`reward`), and on finding out what the policy knows (`probe`)."""
     ended: float
     """When, on the clock of `time.perf_counter`."""
 
@@ -56,6 +57,8 @@ class Collector:
     prompts_per_step: int
     samples_per_prompt: int
     max_refills: int
+    boundary: Boundary | None = None
+    """What the policy knows; goes to the rewards with the prompts."""
     _cursor: int = field(init=False)
     """Prompts drawn, those of collections in flight included."""
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -88,9 +91,13 @@ class Collector:
         scored: list[Group] = []
         kept: list[Group] = []
         dropped: Counter[str] = Counter()
+        probe = Probe()
         watch, cursor = _Watch(), self._cursor
         async with AsyncExitStack() as drawing:
             await drawing.enter_async_context(self._turn)
+            if self.boundary is not None:
+                with watch.phase("probe"):
+                    probe = await self.boundary.refresh(step, self._cursor)
             for refills_left in range(self.max_refills, -1, -1):
                 drawn = self._draw(self._wanted(len(kept), len(scored)))
                 cursor = self._cursor
@@ -111,9 +118,9 @@ class Collector:
         return Collected(
             scored=scored,
             kept=kept[: self.prompts_per_step],
-            metrics=_metrics(scored, dropped),
+            metrics=_metrics(scored, dropped) | dict(probe.metrics),
             cursor=cursor,
-            tokens=sum(len(t.tokens) for g in scored for t in g.trajectories),
+            tokens=probe.tokens + sum(len(t.tokens) for g in scored for t in g.trajectories),
             seconds=watch.seconds,
             ended=time.perf_counter(),
         )
@@ -126,7 +133,7 @@ class Collector:
     def _draw(self, count: int) -> list[Prompt]:
         prompts = self.prompts.take(self._cursor, count)
         self._cursor += count
-        return prompts
+        return prompts if self.boundary is None else list(map(self.boundary.known, prompts))
 
     async def _scored(self, prompts: Sequence[Prompt], step: int, watch: _Watch) -> list[Group]:
         with watch.phase("gen"):

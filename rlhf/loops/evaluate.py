@@ -9,7 +9,6 @@ be compared prompt by prompt. Each held-out task is measured by an `Evaluator` o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,8 @@ from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Json, Prompt, StopReason, Verdict
+from rlhf.loops import honesty
+from rlhf.loops.prompts import content_key
 from rlhf.loops.rollouts import sample_groups
 from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
 
@@ -65,6 +66,8 @@ class Result:
     """Mean of each part of the rewards, by `sampled/<part>` and `greedy/<part>`."""
     groups: tuple[Group, ...]
     """What was sampled, scored; for `rlhf evaluate` and the report."""
+    honesty: Mapping[str, Interval]
+    """Measures of refusals and stated confidence, where a reward looks for them (`rlhf.loops.honesty`)."""
     per_prompt: tuple[Mapping[str, Json], ...]
     """One record per prompt, under the names of `metrics`; null where nothing could be graded."""
 
@@ -72,11 +75,12 @@ class Result:
         """Flat names in verl's style: `val-core/<task>/sampled_accuracy/mean`."""
         intervals = {"sampled_accuracy": self.sampled} | {f"pass@{k}": v for k, v in self.pass_at.items()}
         intervals["greedy_accuracy"] = self.greedy
+        named = {f"val-core/{self.task}/{name}": interval for name, interval in intervals.items()}
+        named |= {f"val-aux/{self.task}/{name}": interval for name, interval in self.honesty.items()}
         out: dict[str, float] = {}
-        for name, interval in intervals.items():
+        for prefix, interval in named.items():
             if interval is None:
                 continue
-            prefix = f"val-core/{self.task}/{name}"
             out |= {f"{prefix}/mean": interval.mean, f"{prefix}/low": interval.low, f"{prefix}/high": interval.high}
         out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
         out[f"val-aux/{self.task}/response_length/clip_ratio"] = self.truncated_share
@@ -107,6 +111,7 @@ class Evaluator:
         values |= {f"pass@{k}": [_pass_at(g, k) for g in groups] for k in self.cfg.k}
         values |= {"greedy_accuracy": [_accuracy(g) for g in alone]} if alone else {}
         values["response_length"] = [sum(len(t.tokens) for t in g.trajectories) / len(g.trajectories) for g in groups]
+        values |= honesty.by_prompt(groups)
         trajectories = [t for g in groups for t in g.trajectories]
         return Result(
             task=self.task,
@@ -118,6 +123,7 @@ class Evaluator:
             ungradable=sum(not verified(r) for g in groups for r in g.rewards),
             parts=_parts("sampled", groups) | _parts("greedy", alone),
             groups=tuple(groups),
+            honesty=honesty.measure(groups, seed=self.seed),
             per_prompt=tuple(
                 {"task": self.task, "prompt_id": g.prompt.id, "content": content_key(g.prompt)}
                 | {name: column[i] for name, column in values.items()}
@@ -151,12 +157,6 @@ def by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     for prompt in prompts:
         out.setdefault(prompt.task, []).append(prompt)
     return out
-
-
-def content_key(prompt: Prompt) -> str:
-    """The same for the same question and gold in any run, whatever the prompt is called there."""
-    text = "\0".join([*(m.role + m.content for m in prompt.messages), prompt.gold])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _parts(kind: str, groups: Sequence[Group]) -> dict[str, float]:

@@ -19,12 +19,14 @@ from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.run_folder import append_lines
 from rlhf.core.types import Group, Json, Verdict
 from rlhf.learner import learner
+from rlhf.loops import boundary
 from rlhf.loops.collect import Collector
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
 
-SELECT = ("correct", "all")
+PROMPTS = "prompts"
+SELECT = ("correct", "all", PROMPTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class Config:
     samples_per_prompt: int = 8
     """Samples per prompt."""
     select: str = "correct"
-    """`correct` keeps samples with that verdict, `all` keeps everything that was graded."""
+    """`correct` keeps samples with that verdict, `all` keeps everything that was graded; `prompts` writes one row per
+    prompt instead, how often it was answered and how often rightly, for a later stage's `boundary`."""
     max_per_prompt: int = 0
     """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
     filters: dict[str, Component] = slots("rollout.filters")
@@ -75,7 +78,10 @@ async def run(cfg: Config, stage: Stage) -> None:
     batches = Buffer(collector.collect, stage.left(cfg.steps), ahead=0)
     for _ in stage.steps(cfg.steps):
         collected = await collector.next(batches)
-        rows = [row for group in collected.kept for row in _selected(group, cfg)]
+        if cfg.select == PROMPTS:
+            rows = list(boundary.rows(collected.kept, step=stage.progress.step))
+        else:
+            rows = [row for group in collected.kept for row in _selected(group, cfg)]
         append_lines(target, rows)
         stage.recorder.add({"data/rows": float(len(rows))})
         stage.record_samples(collected.scored, {})

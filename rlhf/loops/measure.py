@@ -58,6 +58,7 @@ def show(result: Result, *, of: str) -> None:
     table = Table("measure", "mean", "95 % interval", "prompts", title=f"{result.task}: {of}", title_justify="left")
     rows: dict[str, Interval | None] = {"sampled accuracy": result.sampled, "greedy accuracy": result.greedy}
     rows |= {f"pass@{k}": interval for k, interval in result.pass_at.items()}
+    rows |= {name.replace("_", " "): interval for name, interval in result.honesty.items()}
     for name, interval in rows.items():
         if interval is not None:
             entry = asdict(interval)

@@ -22,6 +22,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.types import Head, Stream
 from rlhf.learner import learner
 from rlhf.loops import critic, updates
+from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
 from rlhf.loops.prompts import PromptStream, of_tasks
@@ -67,6 +68,7 @@ class Config:
     """Steps that rollouts may be behind the weights that learn from them: while one trains, the batches of that many
     further ones may be in collection. 0 alternates; above 0 the loss must weigh by the sampler's log-probs (`tis_cap`).
     """
+    boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
     critic: CriticConfig = field(default_factory=CriticConfig)
     learner: learner.Config = field(default_factory=learner.Config)
@@ -127,6 +129,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         prompts_per_step=cfg.prompts_per_step,
         samples_per_prompt=cfg.samples_per_prompt,
         max_refills=cfg.max_refills,
+        boundary=_boundary(cfg, stage, prompts),
     )
     async with Buffer(collector.collect, stage.left(cfg.steps), ahead=cfg.max_staleness) as batches:
         for _ in stage.steps(cfg.steps):
@@ -145,6 +148,12 @@ async def run(cfg: Config, stage: Stage) -> None:
             await stage.end_step(learner, sync, total=cfg.steps, synced=True)
 
 
+def _boundary(cfg: Config, stage: Stage, prompts: PromptStream) -> Boundary | None:
+    if not cfg.boundary.on:
+        return None
+    return Boundary(cfg.boundary, stage=stage, prompts=prompts, per_step=cfg.prompts_per_step, steps=cfg.steps)
+
+
 def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     """What one step does, for `rlhf plan`."""
     samples = cfg.prompts_per_step * cfg.samples_per_prompt
@@ -155,6 +164,7 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
         f" per step, each of {samples // cfg.minibatches} samples",
         "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, {cfg.steps * updates_per_step} updates",
         **_staleness(cfg),
+        **_probes(cfg),
     }
 
 
@@ -165,3 +175,13 @@ def _staleness(cfg: Config) -> Mapping[str, str]:
     in_flight = (cfg.max_staleness + 1) * cfg.prompts_per_step * cfg.samples_per_prompt
     text = f"rollouts up to {cfg.max_staleness} steps behind ({behind} updates), weighed by the sampler's log-probs"
     return {"overlap": f"{text}; at most {in_flight} samples in flight or waiting, refills aside"}
+
+
+def _probes(cfg: Config) -> Mapping[str, str]:
+    own = cfg.boundary
+    if not own.samples or (own.source and not own.every):
+        return {}
+    ahead = min(own.every or cfg.steps, cfg.steps)
+    when = f"every {own.every} steps" if own.every else "at the start"
+    text = f"{own.samples} samples of each question of the coming {ahead} steps, {when}: at most"
+    return {"knowledge": f"{text} {ahead * cfg.prompts_per_step * own.samples} samples a time"}

@@ -37,7 +37,7 @@ from rlhf.core.types import (
     Sample,
 )
 from rlhf.data.packing import count, pack
-from rlhf.loops import online, pipeline, records, settings, setup, updates
+from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.records import Record
 from rlhf.loops.stage import CheckpointConfig, Stage
@@ -191,10 +191,16 @@ async def _replay(
     )
     [completion] = await stage.engine.generate([request], sampling=stage.sampling)
     made = replace(records.trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
-    group = Group(prompt=_prompt(shared, record), trajectories=(made,))
-    [scored] = await stage.grader.grade([group])
     together = [r for r in rows if r["step"] == record["step"]]
+    beside = [r for r in together if r["prompt_id"] == record["prompt_id"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
+    prompt = _prompt(shared, record)
+    if isinstance(loop, online.Config):
+        known = boundary.before(loop.boundary, run.data, stage=stage.name, step=record["step"])
+        prompt = boundary.attached(prompt, known)
+    # Rewards may look at the whole group, so the others come back as they were.
+    group = Group(prompt=prompt, trajectories=tuple(made if r is record else records.trajectory(r) for r in beside))
+    [scored] = await stage.grader.grade([group])
     advantage, training = None, None
     if isinstance(loop, online.Config):
         assert stage.trained is not None
@@ -206,8 +212,8 @@ async def _replay(
     return Replay(
         record=record,
         completion=completion,
-        reward=scored.rewards[0],
-        group_values=[r["value"] for r in together if r["prompt_id"] == record["prompt_id"]],
+        reward=scored.rewards[beside.index(record)],
+        group_values=[r["value"] for r in beside],
         advantage=advantage,
         training=training,
         replayed_steps=steps,
@@ -229,6 +235,7 @@ async def _at_work(
     folder.checkpoints.mkdir()
     for saved in run.checkpoints.glob("step_*"):
         os.symlink(saved, folder.checkpoints / saved.name)
+    boundary.copy(run.data, folder.data, until=before.progress.step)
     stage = await pipeline.run_stages(
         experiment,
         shared,

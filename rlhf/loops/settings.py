@@ -20,7 +20,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
-from rlhf.loops import evaluate, offline, online
+from rlhf.loops import evaluate, generate, offline, online
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
 from rlhf.runtime import ray
@@ -156,14 +156,30 @@ def _check_blocks(tree: Mapping[str, Any], blocks: Mapping[str, Any]) -> None:
 
 
 def _check_order(stages: Sequence[StageSettings]) -> None:
-    """A stage that learns from another one's samples comes after it."""
+    """A stage that learns from another one's samples, or goes by what it found, comes after it."""
     for place, stage in enumerate(stages):
+        if isinstance(stage.config, online.Config) and stage.config.boundary.source:
+            _check_boundary(stage, stages[:place])
         if not isinstance(stage.config, offline.Config):
             continue
         source = next((i for i, other in enumerate(stages) if other.name == stage.config.data), None)
         if source is not None and (source >= place or stages[source].loop != "generate"):
             problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
             raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
+
+
+def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> None:
+    """What a policy knows was measured by a stage before this one, or stands in a file."""
+    source, where = stage.config.boundary.source, f"{stage.name}.boundary.source"
+    found = next((other for other in before if other.name == source), None)
+    if found is None and not Path(source).is_file():
+        problem = f"'{source}' is neither a stage that comes before '{stage.name}' nor a file"
+        raise ConfigError(where, problem, fix="name one, or leave it empty and set boundary.samples")
+    if found is not None and not (
+        isinstance(found.config, generate.Config) and found.config.select == generate.PROMPTS
+    ):
+        problem = f"'{source}' does not say how often questions were answered"
+        raise ConfigError(where, problem, fix=f"give it loop: generate and select: {generate.PROMPTS}")
 
 
 def _check_rubric(settings: Settings) -> None:

@@ -47,6 +47,7 @@ PALETTE = {
     "correct": ("#2b9a6d", "#46b888"),
     "wrong": ("#9aa6b8", "#6c788c"),
     "no_answer": ("#e3b341", "#e0b552"),
+    "refused": ("#5b8fb9", "#7fb0d6"),
     "unparsable": ("#dd8328", "#e8974a"),
     "timeout": ("#d0485e", "#ea6b80"),
     "crash": ("#8c1d35", "#c23f5c"),

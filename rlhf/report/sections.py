@@ -22,6 +22,22 @@ PHASES = (("gen", "c0"), ("reward", "c1"), ("update_actor", "c2"), ("sync", "c3"
 """Phases with a colour of their own; the remaining colours go to whatever else a run timed."""
 
 
+HONESTY = (
+    "coverage",
+    "answered_accuracy",
+    "wrong_rate",
+    "known_accuracy",
+    "over_refusal",
+    "refusal_recall",
+    "refusal_precision",
+    "untried",
+    "average_precision",
+    "calibration_error",
+    "brier",
+)
+"""Measures of refusals and stated confidence, in the order of their table."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """`colour` names a CSS variable for a swatch; `share` in [0, 1] draws a bar."""
@@ -50,7 +66,7 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """Everything drawn, in reading order."""
-    every = (_learning(run), _rewards(run), _verdicts(run), _mismatch(run), _time(run))
+    every = (_learning(run), _honesty(run), _rewards(run), _verdicts(run), _mismatch(run), _time(run))
     return [section for section in every if section.charts or section.table]
 
 
@@ -105,6 +121,44 @@ def _learning(run: Run) -> Section:
     ]
     intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
     return Section(id="learning", title="Learning", intro=intro, charts=_drawn(charts))
+
+
+def _honesty(run: Run) -> Section:
+    def chart(title: str, caption: str, *names: str) -> Chart | None:
+        several = len(run.tasks) > 1
+        keys = {
+            (f"{task}: " if several else "") + _words(name): f"val-aux/{task}/{name}/mean"
+            for task in run.tasks
+            for name in names
+        }
+        return _lines(run, title, caption, keys, percent=True)
+
+    charts = [
+        chart(
+            "What it answers",
+            "Held-out: answers among all samples, right ones among answers, wrong ones among all samples.",
+            *("coverage", "answered_accuracy", "wrong_rate"),
+        ),
+        chart(
+            "Whether it refuses the right questions",
+            "Refused among samples of known and of unknown questions, and unknown ones among what was refused.",
+            *("over_refusal", "refusal_recall", "refusal_precision"),
+        ),
+        chart(
+            "Stated confidence",
+            "How it ranks right answers first, how far it is from their share, and its mean squared error.",
+            *("average_precision", "calibration_error", "brier"),
+        ),
+    ]
+    rows = [
+        (Cell(text=f"{task}: {_words(name)}"), *map(_share, _bounds(run, f"val-aux/{task}/{name}")))
+        for task in run.tasks
+        for name in HONESTY
+        if run.values(f"val-aux/{task}/{name}/mean")
+    ]
+    table = Table(columns=("held-out, last evaluation", "mean", "low", "high"), rows=tuple(rows)) if rows else None
+    intro = "Whether the model declines what it does not know, and answers what it does; 95% intervals over prompts."
+    return Section(id="honesty", title="Knowing what it knows", intro=intro, charts=_drawn(charts), table=table)
 
 
 def _rewards(run: Run) -> Section:
@@ -281,6 +335,15 @@ def _shaped(run: Run) -> dict[str, str]:
 def _movement(values: Sequence[float]) -> tuple[Cell, Cell, Cell]:
     first, last = statistics.fmean(early(values)), statistics.fmean(recent(values))
     return Cell(text=f"{first:.3f}"), Cell(text=f"{last:.3f}"), Cell(text=f"{last - first:+.3f}")
+
+
+def _bounds(run: Run, prefix: str) -> list[float]:
+    """The newest mean of a held-out measure, with its bounds."""
+    return [run.values(f"{prefix}/{bound}")[-1] for bound in ("mean", "low", "high")]
+
+
+def _share(value: float) -> Cell:
+    return Cell(text=f"{value:.1%}")
 
 
 def _percent(part: float, whole: float) -> str:

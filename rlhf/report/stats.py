@@ -95,3 +95,32 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean=mean, low=float(bounds.low), high=float(bounds.high), n=n)
+
+
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], *, seed: int, level: float = 0.95, resamples: int = 2000
+) -> Interval | None:
+    """A ratio of sums with percentile-bootstrap bounds over prompts: `sum(numerators) / sum(denominators)`.
+
+    For shares whose base is not the same in every prompt, such as the accuracy of what was answered.
+
+    Args:
+        numerators: [P] one number per prompt.
+        denominators: [P] likewise, none negative.
+        seed: of the resampling.
+        level: probability that the bounds are to cover.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        None where no prompt has a base. `n` counts the prompts that have one; the others change nothing.
+    """
+    pairs = [(a, b) for a, b in zip(numerators, denominators, strict=True) if b > 0]
+    if not pairs:
+        return None
+    values, n = np.asarray(pairs, dtype=np.float64), len(pairs)
+    rng, per_batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // n)
+    sizes = [min(per_batch, resamples - done) for done in range(0, resamples, per_batch)]
+    sums = np.concatenate([values[rng.integers(n, size=(size, n))].sum(axis=1) for size in sizes])
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    mean = math.fsum(a for a, _ in pairs) / math.fsum(b for _, b in pairs)
+    return Interval(mean=mean, low=float(low), high=float(high), n=n)

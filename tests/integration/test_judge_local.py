@@ -160,7 +160,7 @@ def test_a_reply_does_not_depend_on_its_batch(tmp_path: Path) -> None:
 
     def replies(*conversations: Any) -> list[dict[str, object]]:
         model = {"path": str(tmp_path), "device": "cpu", "dtype": "auto"}
-        return local_model.answer({"model": model, "conversations": conversations, "max_tokens": 24})
+        return local_model.answer({"model": model, "items": conversations, "max_tokens": 24})
 
     alone = [replies(conversation)[0] for conversation in asked]
     assert len({str(reply["text"]) for reply in alone}) == 3
