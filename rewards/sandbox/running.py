@@ -30,7 +30,7 @@ _START_S = 60.0
 """For the server to start, and for a run to get from there to its program."""
 _END_S = 15.0
 """For a run to end that was told to."""
-_TAIL = 16_384
+_TAIL = 2**18
 """Bytes that are kept of standard error."""
 
 
@@ -126,9 +126,9 @@ class Run:
         return self._report < 0
 
     def end(self, why: Ending) -> None:
-        """Have it killed."""
+        """Have it killed; one that has ended already is not told."""
         if self._life >= 0:
-            self.ending = why
+            self.ending = Ending.EXIT if b'"exit"' in self._told and why is not Ending.OUTPUT else why
             self._life = self._closed(self._life)
 
     def read(self, descriptor: int) -> None:
@@ -182,6 +182,8 @@ class Run:
         if last is None and self.ending is Ending.EXIT:
             raise SandboxError("the warden of a run was lost")
         ending = self.ending
+        if last and ending in (Ending.STOPPED, Ending.TIMEOUT):
+            ending = Ending.EXIT  # by itself, just before
         code, cpu_s, peak_mb = (last["exit"], last["cpu_s"], last["peak_mb"]) if last else (-signal.SIGKILL, 0.0, 0.0)
         if last and ending is Ending.EXIT:
             if last["ended"] == "memory":

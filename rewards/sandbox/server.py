@@ -195,11 +195,11 @@ class _Warden:
         pause = _LOOK_S * 1000 if self._inside and self._order.processes > 1 else None
         while True:
             ready = {found for found, _ in poll.poll(pause)}
+            if descriptor in ready:
+                break
             if self._life in ready:
                 self._end(child)
                 return
-            if descriptor in ready:
-                break
             if not ended and _resident_mb() > self._order.memory_mb:
                 ended = "memory"
                 os.kill(child, signal.SIGKILL)

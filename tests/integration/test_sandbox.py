@@ -141,6 +141,15 @@ def test_a_memory_bomb_hits_its_limit(box: Box) -> None:
     assert result.code == 1 and b"MemoryError" in result.stderr and result.peak_mb < 256
 
 
+def test_memory_of_many_processes_is_summed_up(box: Box) -> None:
+    source = "import os, time\nfor _ in range(2): os.fork()\nheld = bytearray(2**27)\ntime.sleep(60)"
+    result = box.run(source, memory_mb=300, seconds=20)
+    if box.cfg.namespaces:
+        assert result.ending is Ending.MEMORY and result.seconds < 10
+    else:
+        assert result.code == 1 and b"PermissionError" in result.stderr
+
+
 def test_memory_files_and_shared_memory_are_refused(box: Box) -> None:
     source = TRY + "attempt(lambda: os.memfd_create('m'))\nattempt(lambda: open('/dev/shm/rewards-test', 'w'))"
     assert "done" not in box.says(source)
