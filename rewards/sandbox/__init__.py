@@ -104,6 +104,7 @@ class SandboxConfig:
     scratch_mb: int = 64
     """With namespaces, all that it may write: the scratch folder lies in memory."""
     open_files: int = 64
+    """Files, pipes and the like that one process may have open."""
     output_kb: int = 1024
     """Standard output, and standard error, that it may write; beyond it is killed."""
     readable: list[str] = field(default_factory=list[str])

@@ -85,18 +85,27 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def drop_capabilities() -> None:
-    """Give up what root may, for this process and all that it executes; who has nothing of it keeps nothing."""
+def drop_capabilities(*, keep: int = 0) -> None:
+    """Give up what root may, for this process and all that it executes.
+
+    Args:
+        keep: capabilities that stay where they are held, as bits.
+    """
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, first for the lower 32
+    _checked("capget", ctypes.byref(header), ctypes.byref(held))
     for capability in range(_MOST_CAPABILITIES):
+        if keep >> capability & 1:
+            continue
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except OSError as error:
-            if error.errno == errno.EPERM:
+            if error.errno == errno.EPERM:  # nothing to give up
                 break
             if error.errno != errno.EINVAL:
                 raise
-    _checked("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+    low, high = held[1] & keep, held[4] & keep >> 32
+    _checked("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)))
 
 
 def gain_no_privileges() -> None:

@@ -22,7 +22,11 @@ MBPP = {
 }
 HUMANEVAL = {
     "prompt": "from typing import List\n\ndef double(items: List[int]) -> List[int]:\n    '''Twice each.'''\n",
-    "test": "def check(candidate):\n    assert candidate([1, 2]) == [2, 4]\n    assert abs(candidate([1])[0] - 2) < 1\n",
+    "test": """
+def check(candidate):
+    assert candidate([1, 2]) == [2, 4]
+    assert abs(candidate([1])[0] - 2) < 1
+""",
     "entry_point": "double",
 }
 QUICK = Config(timeout_s=1.0, sandbox=SandboxConfig(memory_mb=256, output_kb=64))
