@@ -6,15 +6,23 @@ Used by `rewards.pool`. Invariant: a worker is only ever killed together with it
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
-import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 
 from rewards import wire
+from rewards.nursery import Nursery, Spawned
+from rewards.sandbox.cgroup import Group
 from rewards.wire import FrameError, Message
+
+_NICER = 10
+"""By how much what takes suspiciously long stands back: to a tenth of what others get while they want it."""
+_NICEST = 19
 
 
 class Ended(Exception):
@@ -22,62 +30,100 @@ class Ended(Exception):
 
 
 class Worker:
-    """One process and its pipes."""
+    """One process and its pipes.
 
-    def __init__(self, process: subprocess.Popen[bytes], path: list[str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self.path = path
+    Args:
+        group: what limits it besides, free for another one when it is gone.
+    """
+
+    def __init__(self, nursery: Nursery, spawned: Spawned, group: Group | None) -> None:
+        self.nursery, self.group = nursery, group
         self.served = 0
-        self.requests, self.replies = process.stdin.fileno(), process.stdout.fileno()
+        self.requests, self.replies = spawned.requests, spawned.replies
         os.set_blocking(self.requests, False)
         os.set_blocking(self.replies, False)
-        self._process = process
+        self._pid = spawned.pid
+        self._code: int | None = None
         self._lock = threading.Lock()
 
     def kill(self) -> int:
         """Kill the whole group and return the exit code. Any thread may call it, more than once."""
         with self._lock:
-            if self._process.returncode is None:
-                # Before `wait`: until the leader is reaped, its number cannot be given to another group.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-            return self._process.wait()
+            if self._code is None:
+                # Before it is reaped: until then its number cannot be given to another group.
+                for end in (os.killpg, os.kill):  # it may not have come to lead a group
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        end(self._pid, signal.SIGKILL)
+                self._code = self.nursery.reap(self._pid)
+            return self._code
+
+    def slow_down(self) -> None:
+        """Let others go before it, from now to its end."""
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+            if self._code is not None:
+                return
+            nice = os.getpriority(os.PRIO_PROCESS, self._pid) + _NICER
+            os.setpriority(os.PRIO_PGRP, self._pid, min(nice, _NICEST))
+            if nice > _NICEST and sys.platform == "linux":  # there is one place more below the nicest
+                os.sched_setscheduler(self._pid, os.SCHED_IDLE, os.sched_param(0))
 
     def release(self) -> None:
         """Close the pipes; for the thread that holds the worker, after `kill`."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        os.close(self.requests)
+        os.close(self.replies)
 
 
 class Conversation:
-    """Sends one frame and reads the replies to it, against deadlines."""
+    """Sends one frame and reads the replies to it, against deadlines.
 
-    def __init__(self, worker: Worker, frame: bytes, *, load_s: float) -> None:
+    Args:
+        load_s: for the imports of the frame's items.
+        overdue: called once when one of them takes longer than its patience.
+    """
+
+    def __init__(
+        self, worker: Worker, frame: bytes, *, load_s: float, overdue: Callable[[], None] | None = None
+    ) -> None:
         self._worker = worker
+        self._overdue = overdue
         self._unsent = memoryview(frame)
         self._received = bytearray()
         self._load_s = load_s
+        self.loaded: list[str] = []
+        """Targets that were imported for it."""
 
-    def outcome(self, item: int, *, timeout_s: float) -> Message:
+    def outcome(self, item: int, *, timeout_s: float, patience_s: float = math.inf) -> Message:
         """The reply for an item. While the worker imports, the item's clock stands still.
+
+        Args:
+            patience_s: after which the item is overdue, without any harm to it.
 
         Raises:
             TimeoutError: the item or its imports took too long. `Ended`, `FrameError`: the worker is gone or babbles.
         """
-        deadline, load_s = time.monotonic() + timeout_s, self._load_s
+        began = time.monotonic()
+        deadline, load_s = began + timeout_s, self._load_s
         while True:
-            message = self.next_message(deadline)
+            if self._overdue is not None and patience_s < timeout_s:
+                try:
+                    message = self.next_message(began + patience_s)
+                except TimeoutError:
+                    self._overdue()
+                    self._overdue = None
+                    continue
+            else:
+                message = self.next_message(deadline)
             if message.get("op") == "done" and message.get("item") == item:
                 return message
             if message.get("op") != "loading":
                 raise FrameError(f"unexpected message '{message.get('op')}'")
-            began = time.monotonic()
-            message = self.next_message(began + load_s)
+            loading = time.monotonic()
+            message = self.next_message(loading + load_s)
             if message.get("op") == "done":
                 return message
-            pause = time.monotonic() - began
-            deadline, load_s = deadline + pause, load_s - pause
+            pause = time.monotonic() - loading
+            began, deadline, load_s = began + pause, deadline + pause, load_s - pause
+            self.loaded += message.get("targets", [])
 
     def next_message(self, deadline: float) -> Message:
         """The next frame."""

@@ -5,46 +5,51 @@ through `asyncio.to_thread`; nothing here uses signals or an event loop of the c
 interpreters (`python -m rewards.worker`), never forks: the memory of a process that loaded torch or CUDA is not
 inherited, and neither are its threads, open files or (but for `pass_env`) its environment.
 
-What is protected: a wall-clock deadline per item, counted from its dispatch to a ready worker, at which the worker's
-whole process group gets SIGKILL and is replaced; memory, CPU time, open files, file size and core dumps by resource
-limits; no end of graded code (exit, crash, noise on standard output, endless forking) reaches this process or the other
-items; workers die with this process, even when it is killed.
+What is protected:
+  * A wall-clock deadline per item, counted from its dispatch to a ready worker, at which the worker's whole process
+    group gets SIGKILL and is replaced. Nothing can leave the group where system calls can be filtered.
+  * Address space, CPU time, open files, file size and core dumps by resource limits; the number of processes, and all
+    their memory in use, by a control group where this user may make one, else the number by namespace for all but root.
+  * No network (an empty one, and no sockets), and no signals to other processes, where the kernel grants it.
+  * Writing, where `writable` names the folders and the kernel has Landlock.
+  * No end of graded code (exit, crash, noise on standard output, endless forking) reaches this process or the other
+    items. Workers die with this process, even when it is killed.
+
+`protections()` says which of these hold here.
 
 What is NOT protected:
-  * Files: workers read and write whatever this user may, up to `file_mb` per file.
-  * Network, where the kernel grants no namespace of its own; `protections()` says which it is.
-  * A process that graded code moved out of the group (`setsid`) outlives the deadline. One that it left in the group
-    dies with its worker, but outlives this process when that is killed with SIGKILL.
-  * Memory is limited per process: children of a worker have the limit each.
+  * Reading: workers read whatever this user may. Writing, where `writable` is null: up to `file_mb` per file.
   * Code that runs inside a worker can find the pipe and forge that worker's results. What a worker runs must be
-    trusted; what is merely graded should run in a child of it.
-  * System calls are not filtered. This contains accidents and model output, not a determined attacker.
+    trusted; what is merely graded should run in a `rewards.sandbox`.
+  * Workers are forked from one process that has their imports (`rewards.nursery`): what a module draws at random when
+    it is imported is the same in all of them. One that leaves threads or open files behind is imported in each.
+
+An item that takes much longer than others of its kind is not waited for: it goes on at low priority, up to its
+deadline, and one of `spares` workers serves in its place. That is what keeps a pool going while some items hang.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import signal
-import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
 
 from rewards import wire
 from rewards.base import WorkerError
 from rewards.child import Conversation, Ended, Worker
-from rewards.wire import FrameError, Message
+from rewards.harden import Protections
+from rewards.staff import Pace, Places, Staff
+from rewards.wire import FrameError
 from rlhf.core.errors import ConfigError
 
 __all__ = ["Limits", "Outcome", "PoolConfig", "Protections", "WorkerError", "WorkerPool"]
-
-_KEPT_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +63,11 @@ class Limits:
     open_files: int = 256
     file_mb: int = 16
     """Largest file that it may write; 0 forbids writing."""
+    processes: int = 512
+    """Processes and threads that it may have, itself included."""
 
     def __post_init__(self) -> None:
-        for name, least in (("memory_mb", 64), ("cpu_s", 1), ("open_files", 16), ("file_mb", 0)):
+        for name, least in (("memory_mb", 64), ("cpu_s", 1), ("open_files", 16), ("file_mb", 0), ("processes", 1)):
             value = vars(self)[name]
             if value < least:
                 raise ConfigError(name, f"{value} is too little", fix=f"use {least} or more")
@@ -79,6 +86,10 @@ class PoolConfig:
     """For starting a worker, and for the imports of one item; neither counts towards the item's deadline."""
     network: bool = False
     """Leave workers on the network. False takes it away where the kernel permits."""
+    writable: list[str] | None = None
+    """Folders that workers may write to; null leaves all that this user may."""
+    spares: int = 8
+    """Workers more, while as many items are suspiciously slow; 0 has every item waited for."""
     pass_env: list[str] = field(default_factory=list[str])
     """Environment variables that workers see besides PATH, HOME, locale, TMPDIR and LD_LIBRARY_PATH."""
     quiet: bool = True
@@ -87,18 +98,10 @@ class PoolConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ConfigError("workers", f"{self.workers} run nothing", fix="use 1 or more")
+        if self.spares < 0:
+            raise ConfigError("spares", f"{self.spares} is no number of workers", fix="use 0 or more")
         if self.recycle_after < 1:
             raise ConfigError("recycle_after", f"{self.recycle_after} items are too few", fix="use 1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protections:
-    """What a worker could put in place on this system."""
-
-    network: str
-    """`isolated`, or `open` with the reason."""
-    dies_with_parent: bool
-    memory_limited: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +129,10 @@ class WorkerPool:
         self._owner = os.getpid()
         self._closed = False
         self._protections: Protections | None = None
-        # Slots: a live worker, or None for one that is to be started. The last used comes first, so that few stay warm.
-        self._slots: queue.LifoQueue[Worker | None] = queue.LifoQueue()
-        for _ in range(self._cfg.workers):
-            self._slots.put(None)
-        self._live: set[Worker] = set()
-        # Linux sends the death signal when the *thread* that started a process ends, so one lasting thread starts all.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="reward-workers")
-        self._finalizer = weakref.finalize(self, _end, self._live, self._slots)
+        self._places = Places(self._cfg.workers, spares=self._cfg.spares)
+        self._paces: dict[str, Pace] = {}
+        self._staff = Staff(self._cfg)
+        self._finalizer = weakref.finalize(self, Staff.dismiss, self._staff)
 
     def __enter__(self) -> Self:
         return self
@@ -177,18 +176,18 @@ class WorkerPool:
             items = arguments[start : start + batch]
             out[start : start + batch] = self._run_batch(target, items, timeout_s=timeout_s)
 
-        if len(starts) <= 1 or self._cfg.workers == 1:
+        if len(starts) <= 1:
             for start in starts:
                 run(start)
         else:
-            with ThreadPoolExecutor(min(len(starts), self._cfg.workers)) as threads:
+            with ThreadPoolExecutor(min(len(starts), self._cfg.workers + self._cfg.spares)) as threads:
                 list(threads.map(run, starts))
         return cast("list[Outcome]", out)
 
     def protections(self) -> Protections:
         """What holds on this system; starts a worker to find out."""
         while self._protections is None:
-            self._slots.put(self._acquire())
+            self._places.give(self._acquire())
         return self._protections
 
     def close(self) -> None:
@@ -196,7 +195,6 @@ class WorkerPool:
         self._closed = True
         if os.getpid() == self._owner:
             self._finalizer()
-            self._starter.shutdown(wait=False)
 
     def _run_batch(self, target: str, items: Sequence[object], *, timeout_s: float) -> list[Outcome]:
         """Outcomes of all items; a worker that is lost on one is replaced for the rest."""
@@ -208,23 +206,42 @@ class WorkerPool:
                 worker = self._acquire()
             except WorkerError as error:
                 return out + [Outcome(error=error)] * len(rest)
-            lost = True
+            lost, lent = True, list[bool]()
+
+            def lend(worker: Worker = worker, lent: list[bool] = lent) -> None:
+                if self._places.lend():
+                    lent.append(True)
+                    worker.slow_down()
+
+            conversation = Conversation(worker, frame, load_s=self._cfg.start_timeout_s, overdue=lend)
             try:
-                lost = self._run_on(worker, frame, len(rest), out, timeout_s=timeout_s)
+                lost = self._run_on(worker, conversation, target, len(rest), out, lent, timeout_s=timeout_s)
             finally:
+                self._staff.note(conversation.loaded)
                 if lost or worker.served >= self._cfg.recycle_after:
-                    self._retire(worker)
-                    self._slots.put(None)
+                    self._staff.retire(worker)
+                    self._places.give(None, lent=bool(lent))
                 else:
-                    self._slots.put(worker)
+                    self._places.give(worker)
         return out
 
-    def _run_on(self, worker: Worker, frame: bytes, count: int, out: list[Outcome], *, timeout_s: float) -> bool:
-        """Add the outcomes of a batch; returns whether the worker was lost before its end."""
-        conversation = Conversation(worker, frame, load_s=self._cfg.start_timeout_s)
+    def _run_on(
+        self,
+        worker: Worker,
+        conversation: Conversation,
+        target: str,
+        count: int,
+        out: list[Outcome],
+        lent: Sequence[bool],
+        *,
+        timeout_s: float,
+    ) -> bool:
+        """Add the outcomes of a batch; returns whether the worker was lost, or is not to go on, before its end."""
+        pace = self._paces.setdefault(target, Pace())
         for item in range(count):
+            began = time.monotonic()
             try:
-                reply = conversation.outcome(item, timeout_s=timeout_s)
+                reply = conversation.outcome(item, timeout_s=timeout_s, patience_s=pace.patience_s)
             except TimeoutError as error:
                 out.append(Outcome(error=error))
                 return True
@@ -233,61 +250,38 @@ class WorkerPool:
                 return True
             worker.served += 1
             details = reply.get("error")
-            if details is None:
+            if details is not None:
+                error = WorkerError(**details)
+                out.append(Outcome(error=error))
+                if error.kind == "memory":  # what is left of its heap is not worth trusting
+                    return True
+            else:
+                pace.note(time.monotonic() - began)
                 out.append(Outcome(value=reply.get("value")))
-                continue
-            error = WorkerError(**details)
-            out.append(Outcome(error=error))
-            if error.kind == "memory":  # what is left of its heap is not worth trusting
+            if lent:
                 return True
         return False
 
     def _acquire(self) -> Worker:
         """A ready worker, started under the present `sys.path`; waits for a free one."""
-        worker = self._slots.get()
+        worker = self._places.take()
         path = [entry or os.getcwd() for entry in sys.path]
-        if worker is not None and worker.path == path:
+        if worker is not None and worker.nursery.path == path and not worker.nursery.lost:
             return worker
         try:
             if worker is not None:
-                self._retire(worker)
-            return self._starter.submit(self._start, path).result()
+                self._staff.retire(worker)
+            worker, self._protections = self._staff.hire(path)
         except BaseException as error:
-            self._slots.put(None)
+            self._places.give(None)
             if self._closed:
                 raise WorkerError("start", "the pool was closed") from error
             raise
-
-    def _start(self, path: list[str]) -> Worker:
-        cfg = self._cfg
-        env = {name: os.environ[name] for name in (*_KEPT_ENV, *cfg.pass_env) if name in os.environ}
-        env |= {"PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-        command = [sys.executable, "-P", "-m", "rewards.worker"]
-        pipe = subprocess.PIPE
-        try:
-            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=env, bufsize=0, start_new_session=True)
-        except OSError as error:
-            raise WorkerError("start", str(error)) from error
-        worker = Worker(process, path)
-        self._live.add(worker)
-        hello: Message = {"op": "start", "parent": os.getpid(), "network": cfg.network, "quiet": cfg.quiet}
-        frame = wire.encode(hello | asdict(cfg.limits))
-        try:
-            ready = Conversation(worker, frame, load_s=0).next_message(time.monotonic() + cfg.start_timeout_s)
-            self._protections = Protections(**ready["protections"])
-        except (TimeoutError, Ended, FrameError) as error:
-            self._retire(worker)
-            where = "its message is on standard error"
-            raise WorkerError("start", f"a worker did not start ({error or 'it ended'}); {where}") from error
         if self._closed:
-            self._retire(worker)
+            self._staff.retire(worker)
+            self._places.give(None)
             raise WorkerError("start", "the pool was closed")
         return worker
-
-    def _retire(self, worker: Worker) -> None:
-        worker.kill()
-        worker.release()
-        self._live.discard(worker)
 
     def _post_mortem(self, worker: Worker, error: Exception) -> WorkerError:
         if self._closed:
@@ -299,19 +293,3 @@ class WorkerPool:
             return WorkerError("cpu", f"used more than {self._cfg.limits.cpu_s} s of CPU")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return WorkerError("died", f"the worker ended with {how}")
-
-
-def _end(live: set[Worker], slots: queue.LifoQueue[Worker | None]) -> None:
-    """Kill all workers and release the idle ones; whoever holds a busy one sees it end, and releases it."""
-    for worker in list(live):
-        worker.kill()
-    idle: list[Worker | None] = []
-    while not slots.empty():
-        try:
-            idle.append(slots.get_nowait())
-        except queue.Empty:  # another thread was faster
-            break
-    for worker in idle:
-        if worker is not None:
-            worker.release()
-        slots.put(None)

@@ -67,10 +67,10 @@ class ServedModel:
         self._cfg, self._load, self._run = cfg, load, run
         self._model = {"path": str(folder.absolute()), "device": cfg.device, "dtype": cfg.dtype}
         memory_mb = cfg.memory_mb if cfg.device == "cpu" else _UNLIMITED_MB
-        limits = Limits(memory_mb=memory_mb, cpu_s=_DAY_S, open_files=1024)
+        limits = Limits(memory_mb=memory_mb, cpu_s=_DAY_S, open_files=1024, processes=4096)
         start_s = cfg.load_timeout_s
         self._pool = WorkerPool(
-            PoolConfig(limits=limits, pass_env=_ENVIRONMENT, start_timeout_s=start_s, recycle_after=10**9)
+            PoolConfig(limits=limits, pass_env=_ENVIRONMENT, start_timeout_s=start_s, recycle_after=10**9, spares=0)
         )
         # Loading and answering are two items: no other thread may have the worker killed in between.
         self._lock = threading.Lock()

@@ -19,7 +19,8 @@ gold; `extra_info` holds the columns. Of a returned dict, `score` is the value, 
 A value above 0 counts as correct, any other as wrong; the breakdown of the rubric keeps the number. Nothing that goes
 wrong becomes a number: an exception, nan or a list of the wrong length is a crash, a missed deadline a timeout, and
 their values are None. With `isolate` the function runs in a worker of the pool, which has no network where the kernel
-permits and only few environment variables; a function that asks a server needs `isolate: false`, and has no deadline.
+permits and only few environment variables. A function that asks a server needs `network: true`, and gets a worker of
+another pool, alike but for that; what it needs from the environment `pass_env` names.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, SupportsFloat, cast
 
 from rewards import base, worker
+from rewards.pool import PoolConfig, WorkerPool
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Verdict
 
 _LOG = logging.getLogger(__name__)
+_CONNECTED = 8
 _FIX = (
     "write f(prompts, completions, **columns) -> list of floats (TRL), "
     "or compute_score(data_source, solution_str, ground_truth, extra_info) -> float or dict (verl)"
@@ -55,6 +58,10 @@ class Config(base.RewardConfig):
     """Wall-clock deadline of one call; the import of the function's module is not counted."""
     isolate: bool = True
     """Run it in a killable worker. False calls it in this process, without a deadline."""
+    network: bool = False
+    """Leave its worker on the network. All other limits and the deadline stay."""
+    pass_env: list[str] = field(default_factory=list[str])
+    """With `network`: environment variables that it sees besides PATH, HOME, locale, TMPDIR and LD_LIBRARY_PATH."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +69,9 @@ class Config(base.RewardConfig):
             raise ConfigError("path", "is required", fix="name your function, for example path: mylab.rewards.accuracy")
         if "." not in self.path.strip("."):
             raise ConfigError("path", f"'{self.path}' names no module", fix="write module.function")
+        if self.pass_env and not self.network:
+            problem = "is for functions that ask a server"
+            raise ConfigError("pass_env", problem, fix="set network: true, or leave it out")
         if self.timeout_s <= 0:
             raise ConfigError("timeout_s", f"{self.timeout_s} leaves no time", fix="use a positive number of seconds")
 
@@ -115,6 +125,7 @@ def _call(cfg: Config, tools: Tools, request: dict[str, Json]) -> object:
     request = request | {"target": f"{module}:{function}"}
     try:
         if cfg.isolate:
+            tools = _connected(tuple(cfg.pass_env)) if cfg.network else tools
             return tools.call(f"{__name__}:{conduct.__name__}", request, timeout_s=cfg.timeout_s)
         return conduct(request)
     except worker.TargetError as error:
@@ -129,6 +140,12 @@ def _call(cfg: Config, tools: Tools, request: dict[str, Json]) -> object:
     except Exception as error:
         _warn_once(cfg.path, "".join(traceback.format_exception(error)))
         raise _Failed(base.crash(type(error).__name__)) from error
+
+
+@cache
+def _connected(pass_env: tuple[str, ...]) -> WorkerPool:
+    """This process's workers with a network. Who asks a server mostly waits, so there may be more of them."""
+    return WorkerPool(PoolConfig(workers=_CONNECTED, network=True, pass_env=[*pass_env]))
 
 
 @cache

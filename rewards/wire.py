@@ -2,10 +2,10 @@
 
 Used by `rewards.pool` (parent) and `rewards.worker` (child). Values may be anything JSON knows, with nan and infinity.
 
-    pool -> worker   {"op": "start", …}                        once: limits and what to harden
-    worker -> pool   {"op": "ready", "protections": {…}}
+    worker -> pool   {"op": "ready", "protections": {…}}       once, when it has hardened itself
     pool -> worker   {"op": "run", "target": …, "items": […]}
-    worker -> pool   {"op": "loading"}, {"op": "loaded"}       around an import, for which the clock stops
+    worker -> pool   {"op": "loading"}                         around an import, for which the clock stops
+                     {"op": "loaded", "targets": […]}
     worker -> pool   {"op": "done", "item": 0, "value": …}     one per item, in order, or
                      {"op": "done", "item": 0, "error": {"kind": …, "message": …, "exception": …}}
 """
@@ -19,6 +19,8 @@ from typing import Any, cast
 
 HEADER = struct.Struct(">I")
 MAX_BYTES = 64 * 2**20
+MAX_SPAWN_BYTES = 2**17
+"""Of a request to the nursery."""
 
 Message = dict[str, Any]
 

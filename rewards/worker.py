@@ -1,32 +1,45 @@
-"""Main loop of a worker process: `python -m rewards.worker`, started by `rewards.pool`.
+"""The processes behind a pool: `python -m rewards.worker`, started by `rewards.nursery`.
 
-It speaks `rewards.wire` on private copies of the pipes it was born with; the standard streams are pointed elsewhere
-first, so that nothing printed by graded code can corrupt the protocol. It hardens itself before it says that it is
-ready: resource limits, no network where the kernel lets it, death with its parent, and only with it.
+The first is the nursery. It imports what items have asked for, and forks a worker whenever it is told to, so that a
+worker that was lost is replaced in milliseconds, imports included. It has one thread, runs nothing else, and never sees
+an item. A worker speaks `rewards.wire` on pipes of its own; the standard streams are pointed elsewhere, so that nothing
+printed by graded code can corrupt the protocol. It hardens itself (`rewards.harden`) before it says that it is ready.
 
 `resolve` imports what a target names and stops the item's clock while it does, so that a slow import in a fresh worker
 is not mistaken for a hanging grader.
+
+The nursery's requests come as JSON on a socket, its standard input, two descriptors with the first kind:
+
+    {"op": "spawn", "start": {…}, "quiet": true, "imports": […]}    -> {"pid": 123}
+        or, where an import left threads or open files behind,      -> {"held": "module:function"}
+    {"op": "reap", "pid": 123}                                      -> {"code": -9}
 """
 
 from __future__ import annotations
 
-import ctypes
+import array
+import contextlib
+import gc
 import importlib
+import json
 import math
 import os
 import resource
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rewards import wire
+from rewards.harden import Start, harden
 from rlhf.core.process import die_with_parent
 
-_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
-
 Target = Callable[..., object]
+
+_OUTLIVED = (signal.SIGUSR1, signal.SIGTERM)
 
 
 @dataclass(slots=True)
@@ -37,6 +50,8 @@ class _Channel:
     loading: int = 0
     """Imports under way, one inside the other."""
     targets: dict[str, Target] = field(default_factory=dict[str, Target])
+    loaded: list[str] = field(default_factory=list[str])
+    """Targets that were imported since it last said so."""
 
 
 _CHANNEL = _Channel()
@@ -58,27 +73,106 @@ def resolve(target: str) -> Target:
         _CHANNEL.loading += 1
         try:
             _CHANNEL.targets[target] = _import(target)
+            _CHANNEL.loaded.append(target)
         finally:
             _CHANNEL.loading -= 1
         if not _CHANNEL.loading:
-            _say("loaded")
+            _say("loaded", targets=_CHANNEL.loaded)
+            _CHANNEL.loaded = []
     return _CHANNEL.targets[target]
 
 
-def main() -> None:
-    """Serve until the request pipe closes."""
-    request_fd, reply_fd = os.dup(0), os.dup(1)
-    start = wire.read(request_fd)
-    if start is None:
-        return
-    _CHANNEL.reply_fd = reply_fd
-    protections = _harden(start)
+def main(parent: int) -> None:
+    """Fork workers until the socket closes.
+
+    Args:
+        parent: the process that started this one, and whose end is its own.
+    """
+    die_with_parent(parent)
     _outlive_schedulers()
-    _point_streams_away(quiet=bool(start["quiet"]))
-    _say("ready", protections=protections)
+    served = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    while True:
+        message, rights, _, _ = served.recvmsg(wire.MAX_SPAWN_BYTES, socket.CMSG_SPACE(2 * 4))
+        if not message:
+            return
+        request: dict[str, Any] = json.loads(message)
+        descriptors = array.array("i")
+        for _, _, data in rights:
+            descriptors.frombytes(data)
+        if request["op"] == "reap":
+            reply: dict[str, Any] = {"code": _reap(int(request["pid"]))}
+        else:
+            reply = _spawn(request, served, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        served.sendall(json.dumps(reply).encode())
+
+
+def _reap(pid: int) -> int:
+    """Exit code of a worker that was killed."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return -signal.SIGKILL
+
+
+def _spawn(request: dict[str, Any], served: socket.socket, descriptors: Sequence[int]) -> dict[str, Any]:
+    """Fork a worker, with what items need imported already."""
+    for target in request["imports"]:
+        if target not in _CHANNEL.targets:
+            # An import that fails is told by the worker whose item asks for it.
+            before = _held()
+            with contextlib.suppress(TargetError):
+                _prepare(resolve(target))
+            if _held() != before:
+                return {"held": target}
+            gc.freeze()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return {"pid": pid}
+    try:
+        served.close()
+        requests, replies = descriptors
+        _work(requests, replies, Start(**request["start"], parent=parent), quiet=request["quiet"])
+    finally:
+        os._exit(1)
+
+
+def _prepare(function: Target) -> None:
+    """Call `prepare_workers` of the function's module, if it has one: what warms up there is warm in every worker."""
+    module = sys.modules.get(function.__module__ or "")
+    prepare = None if module is None else vars(module).get("prepare_workers")
+    if callable(prepare):
+        with contextlib.suppress(Exception):
+            prepare()
+
+
+def _held() -> object:
+    """What a fork would lack or share: threads and open files, connections among them."""
+    try:
+        return os.listdir("/proc/self/task"), os.listdir("/proc/self/fd")
+    except OSError:  # no /proc: take no chances
+        return object()
+
+
+def _work(request_fd: int, reply_fd: int, start: Start, *, quiet: bool) -> None:
+    """Serve items until the request pipe closes."""
+    _CHANNEL.reply_fd = reply_fd
+    protections = harden(start)
+    _let_children_end()
+    if (
+        numpy := sys.modules.get("numpy")
+    ) is not None:  # Python's own generator starts anew in a fork, numpy's does not
+        vars(numpy)["random"].seed()
+    _point_streams_away(quiet=quiet)
+    _say("ready", protections=asdict(protections))
     while (request := wire.read(request_fd)) is not None:
         for n, argument in enumerate(request["items"]):
-            _limit_cpu(int(start["cpu_s"]))
+            _limit_cpu(start.cpu_s)
             wire.write(reply_fd, _run(str(request["target"]), n, argument))
     # Threads left behind by graded code must not keep the process alive.
     os._exit(0)
@@ -127,25 +221,26 @@ def _say(op: str, **content: object) -> None:
 
 
 def _outlive_schedulers() -> None:
-    """Stay when a scheduler signals every process of a job: the parent may want to finish its step before it ends.
+    """Stay when a scheduler signals every process of a job: the parent may want to finish its step before it ends."""
+    for which in _OUTLIVED:
+        signal.signal(which, lambda number, frame: None)
 
-    What graded code starts ends as it always did: a program that it executes has the defaults, and what it forks gets
-    them back. The signals are blocked meanwhile, because Python forgets one that comes in the middle of a fork.
+
+def _let_children_end() -> None:
+    """What graded code starts ends as it always did: a program that it executes has the defaults, and what it forks
+    gets them back. The signals are blocked meanwhile, because Python forgets one that comes in the middle of a fork.
     """
-    outlived = (signal.SIGUSR1, signal.SIGTERM)
 
     def unblock() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, outlived)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OUTLIVED)
 
     def as_always() -> None:
-        for which in outlived:
+        for which in _OUTLIVED:
             signal.signal(which, signal.SIG_DFL)
         unblock()
 
-    for which in outlived:
-        signal.signal(which, lambda number, frame: None)
     os.register_at_fork(
-        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, outlived),
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _OUTLIVED),
         after_in_parent=unblock,
         after_in_child=as_always,
     )
@@ -161,30 +256,6 @@ def _point_streams_away(*, quiet: bool) -> None:
     os.close(nothing)
 
 
-def _harden(start: wire.Message) -> wire.Message:
-    """Apply what can be applied and report it; only the network and the parent's death depend on the system."""
-    network = "open" if start["network"] else _leave_network()
-    # Last of the two, because a change of credentials clears the signal.
-    dies_with_parent = die_with_parent(int(start["parent"]))
-    memory, file_size = int(start["memory_mb"]) * 2**20, int(start["file_mb"]) * 2**20
-    memory_limited = _lower(resource.RLIMIT_AS, memory)
-    _lower(resource.RLIMIT_FSIZE, file_size)
-    _lower(resource.RLIMIT_NOFILE, int(start["open_files"]))
-    _lower(resource.RLIMIT_CORE, 0)
-    return {"network": network, "dies_with_parent": dies_with_parent, "memory_limited": memory_limited}
-
-
-def _lower(which: int, limit: int) -> bool:
-    """Lower a soft and a hard limit; a limit that is already below stays."""
-    hard = resource.getrlimit(which)[1]
-    limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-    try:
-        resource.setrlimit(which, (limit, limit))
-    except (ValueError, OSError):  # macOS refuses RLIMIT_AS
-        return False
-    return True
-
-
 def _limit_cpu(seconds: int) -> None:
     """CPU limits count from the start of the process, so every item moves the soft one."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
@@ -192,27 +263,8 @@ def _limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
-def _leave_network() -> str:
-    """Move to an empty network namespace, with one's own user namespace where that is what it takes."""
-    if sys.platform != "linux":
-        return "open: no namespaces on this system"
-    libc = ctypes.CDLL(None, use_errno=True)
-    uid, gid = os.getuid(), os.getgid()
-    if libc.unshare(_CLONE_NEWNET) == 0:
-        return "isolated"
-    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
-        return f"open: {os.strerror(ctypes.get_errno())}"
-    try:
-        for name, content in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(content)
-    except OSError:  # without a map the process is nobody, which is no reason to stop
-        pass
-    return "isolated"
-
-
 if __name__ == "__main__":
     # The targets import this module by its name; the state must be theirs, not that of `__main__`.
     from rewards.worker import main as serve
 
-    serve()
+    serve(int(sys.argv[1]))

@@ -47,6 +47,11 @@ def same(request: Mapping[str, Sequence[str]]) -> bool | None:
     return None if verdict is None else bool(verdict)
 
 
+def prepare_workers() -> None:
+    """Fill sympy's caches, which takes longer than most answers: workers are forked from the process that did."""
+    same({"prediction": ["x", "+", "1"], "gold": ["\\sqrt", "{", "x", "^", "2", "}"]})
+
+
 def _expression(node: Node, bound: tuple[str, ...]) -> Any:
     """The sympy object; `bound` names are those of a range, which are never constants."""
     if isinstance(node, Number):

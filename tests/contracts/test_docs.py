@@ -37,7 +37,8 @@ def test_every_key_is_explained() -> None:
 
 
 def test_what_the_rewards_page_claims_of_an_answer_holds() -> None:
-    [block] = re.findall(r"```python\n(.*?)```", (DOCS / "rewards.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    page = (DOCS / "rewards.md").read_text(encoding="utf-8")
+    [block, *others] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names: dict[str, Any] = {}
     checked = 0
     for line in filter(None, block.splitlines()):
@@ -51,3 +52,9 @@ def test_what_the_rewards_page_claims_of_an_answer_holds() -> None:
         assert not reason or found.reason == reason[0]
         checked += 1
     assert checked == 3
+    for line in filter(None, "\n".join(others).splitlines()):
+        code, _, value = line.partition("  # is ")
+        if value:
+            assert eval(code, names) == eval(value, {}), line
+        else:
+            exec(code, names)
