@@ -134,6 +134,8 @@ class Trajectory:
     seed: int
     versions: tuple[int, ...] = ()
     """[len(tokens)] As in `Completion`."""
+    ends: tuple[int, ...] = ()
+    """[len(tokens)] Characters of `text` that are there after each token; only for rewards that place values."""
 
     @property
     def step(self) -> int:
@@ -199,7 +201,7 @@ class Sample:
     values: tuple[float, ...] | None = None
     """What the critic expected before each token, under the weights that the step's updates start from."""
     returns: tuple[float, ...] | None = None
-    """What it should have expected."""
+    """What it should have expected; for a process reward model, the label in [0, 1] of the step before each target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +290,8 @@ class Head(StrEnum):
     """A distribution over the next token: a policy."""
     VALUES = "values"
     """One number per token: a critic."""
+    STEPS = "steps"
+    """Two numbers per token, bad and good: a process reward model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +306,11 @@ class ForwardOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesOut:
-    """What a critic says about a batch's target tokens."""
+    """What a critic, or a process reward model, says about a batch's target tokens."""
 
     values_T: Tensor
-    """float32 (float64 for a float64 model): the return expected before each target, with gradient while training."""
+    """float32 (float64 for a float64 model), with gradient while training: the return expected before each target, or
+    the log-odds that the tokens before it, a step's last, end a good step."""
 
 
 class Denominator(StrEnum):
