@@ -23,8 +23,8 @@ How it can be hacked, and the guards. A model that adds correct but idle steps e
 `min` gives nothing for them, and `potential` nothing at all in sum. `product` falls and `mean` rises with idle steps.
 Further: pieces without letter or digit are no steps; `repeats` of earlier steps earn nothing; an answer of more than
 `max_steps` steps or `max_chars` characters is worth as little as one can be. Text that looks like a token that marks
-steps or turns is broken up before the model reads it. None of this makes the model right: a policy finds the steps that it scores
-too high. Keep a verifier first, and look at both curves.
+steps or turns is broken up before the model reads it. None of this makes the model right: a policy finds the steps that
+it scores too high. Keep a verifier first, and look at both curves.
 
     what happened                           value   verdict                reason
     scored                                  above   skipped, or as below   process/scored

@@ -1,9 +1,9 @@
 """Runs a process reward model in a worker process: the one file here that loads torch, and only when it is called.
 
 Called through `WorkerPool.call("rewards.process.local_model:score", …)` by `rewards.process.local`. A model is loaded
-once in the life of a worker. Answers of a batch are padded on the right, which a causal model does not see. No code from
-a model's folder is run: the head of Qwen's process reward models, two layers where transformers has one, is built here
-from its weights.
+once in the life of a worker. Answers of a batch are padded on the right, which a causal model does not see. No code
+from a model's folder is run: the head of Qwen's process reward models, two layers where transformers has one, is built
+here from its weights.
 """
 
 # transformers is only partly typed, which strict checking turns into errors on every line.

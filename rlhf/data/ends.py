@@ -8,13 +8,13 @@ prefix is decoded instead, which takes time in the square of the length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_UNFINISHED = "�"
+_UNFINISHED = "\ufffd"
 """What a character decodes to that is not whole yet."""
 
 
@@ -44,4 +44,9 @@ def token_ends(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: 
     if known[: len(text)] == text:
         return tuple(ends)
     prefixes = [decoded(0, t).rstrip(_UNFINISHED) for t in range(1, len(tokens) + 1)]
-    return tuple(len(commonprefix([prefix, text])) for prefix in prefixes)
+    return tuple(_shared(prefix, text) for prefix in prefixes)
+
+
+def _shared(one: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

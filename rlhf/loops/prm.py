@@ -4,9 +4,9 @@
     produces    a token classifier with two labels, in the stage's checkpoints, in their folder `prm`
     waits for   nothing
 
-The policy stays as it was: it goes on to the next stage, so that `stages: [sft, prm, rl]` trains a policy, a model that
-grades its steps, and the policy further, by the reward `process` with `stage: prm`. The process reward model is a second
-learner, like a critic, made of the policy's weights or of a model of its own.
+The policy stays as it was: it goes on to the next stage, so that `stages: [sft, prm, rl]` trains a policy, a model
+that grades its steps, and the policy further, by the reward `process` with `stage: prm`. The process reward model is a
+second learner, like a critic, made of the policy's weights or of a model of its own.
 
 How well it finds the first wrong step is measured like ProcessBench does it (`rlhf.report.first_error`), on held-out
 solutions, with the threshold that is best on as many training solutions.

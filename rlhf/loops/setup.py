@@ -203,7 +203,8 @@ def learner(
 def critic(
     settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
 ) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
-    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of what lies beside them."""
+    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of what
+    lies beside them."""
 
     def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
         start = folder

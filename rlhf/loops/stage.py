@@ -100,7 +100,8 @@ class Stage:
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A frozen learner with the weights that the stage started from."""
     spawn_critic: Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]
-    """A critic, or a process reward model: that of the stage's newest checkpoint, or made of the model at a path, or of the current weights."""
+    """A critic, or a process reward model: that of the stage's newest checkpoint, or made of the model at a path, or of
+    the current weights."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder

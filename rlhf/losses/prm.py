@@ -8,8 +8,8 @@ model is an ordinary one with two labels, as TRL's `PRMTrainer` makes them. The 
 any of them (hard) or their share (soft), Math-Shepherd (Wang et al. 2023, arXiv 2312.08935, section 3). With soft
 labels the loss has its least value, not 0, at p_j = y_j.
 
-`w` is 1, or `bad_weight` for a bad step: w(y) = y + bad_weight (1 - y). Data in which few steps are bad teach a model to
-call everything good. This weight is ours; the papers have none.
+`w` is 1, or `bad_weight` for a bad step: w(y) = y + bad_weight (1 - y). Data in which few steps are bad teach a model
+to call everything good. This weight is ours; the papers have none.
 
 What can go wrong: labels from completions call a wrong step good when the policy can repair it or guess the answer
 (Zhang et al. 2025, arXiv 2501.07301), and labels after the first error say little; `until_error` of the

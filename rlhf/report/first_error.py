@@ -6,9 +6,9 @@ A solution's prediction is its first step whose score lies below a threshold, or
     correct     share of those without in which -1 is
     F1          2 erroneous correct / (erroneous + correct), 0 where both are 0
 
-per subset, and the plain mean of F1 over the subsets. The benchmark chooses the threshold of a process reward model that
-gives numbers as the one with the highest F1 on its subset GSM8K, and uses it for all; of equal ones we take the lowest.
- Without solutions of one kind its share is None, and so is F1. Called by the loops.
+per subset, and the plain mean of F1 over the subsets. The benchmark chooses the threshold of a process reward model
+that gives numbers as the one with the highest F1 on its subset GSM8K, and uses it for all; of equal ones we take the
+lowest. Without solutions of one kind its share is None, and so is F1. Called by the loops.
 """
 
 from __future__ import annotations

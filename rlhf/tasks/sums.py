@@ -12,9 +12,9 @@ Thought" (arXiv 2402.04004). We deviate in the operation (whole additions instea
 offset instead of replacing digits, and in leaving the inputs and the held-out set clean.
 
 A trace knows which of its lines are right, so that models of steps can be trained and measured: the columns
-`trace_steps` and `trace_labels` hold the lines and, for each, whether everything up to it is right. On the held-out side
-these lines have the same noise, while the worked solution stays clean. `padding` puts idle lines into traces, right
-additions of 0 that bring nothing (`8+0=8`): what a policy may do more of when steps are what it is paid for.
+`trace_steps` and `trace_labels` hold the lines and, for each, whether everything up to it is right. On the held-out
+side these lines have the same noise, while the worked solution stays clean. `padding` puts idle lines into traces,
+right additions of 0 that bring nothing (`8+0=8`): what a policy may do more of when steps are what it is paid for.
 
 Invariant: whether an instance may be trained on or is held out is a function of its text alone, so the two sets are
 disjoint for every seed, size and stage of a pipeline.
