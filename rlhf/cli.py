@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verb(name, function, text)
         sub.add_argument("config", type=Path)
         sub.add_argument("overrides", nargs="*", metavar="key=value")
+        if function is _generate:
+            note = "what makes the rows, in every stage: samples (the default), or another of `rlhf components`"
+            sub.add_argument("--build", metavar="NAME", help=note)
         if function is _train:
             note = "take the stages before the last one from here, or make them here for other runs to take"
             sub.add_argument("--cache", type=Path, metavar="FOLDER", help=note)
@@ -144,6 +147,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         from rlhf.loops import pipeline, settings
 
         experiment = settings.read(arguments.config, arguments.overrides)
+        if arguments.build is not None:
+            chosen = [f"{stage.name}.build.name={arguments.build}" for stage in experiment.stages]
+            experiment = settings.read(arguments.config, [*arguments.overrides, *chosen])
         others = [s.name for s in experiment.stages if s.loop != "generate"]
         if others:
             fix = "use `rlhf train`, or a config whose stages all have loop: generate"

@@ -1,44 +1,18 @@
-"""Cuts an answer into steps, and keeps padding from counting as steps.
+"""Keeps padding from counting as steps: which steps of an answer say what an earlier one has said.
 
-A piece between separators without a letter or digit is no step: it belongs to the one before it (the first ones to the
-one that follows). A step that says what an earlier one has said, spaces, case and numbering aside, is a repeat.
+Spaces, case and numbering aside. What a step is, `rlhf.core.steps` decides.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from rlhf.core.steps import Step, split
+
+__all__ = ["Step", "repeats", "split"]
 
 _NUMBERING = re.compile(r"(?:step\s*)?\d{1,4}\s*[:.)]\s+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A step of an answer. Example: of `3+5=8\\n8+9=17` the second is `Step(text="8+9=17", end=12)`."""
-
-    text: str
-    end: int
-    """Characters of the answer up to its end, without the separator."""
-
-
-def split(text: str, *, separator: str) -> list[Step]:
-    """The steps of an answer, in order."""
-    steps: list[Step] = []
-    place, begin = 0, -1
-    for piece in text.split(separator):
-        end = place + len(piece)
-        if any(character.isalnum() for character in piece):
-            start = place if begin < 0 else begin
-            steps.append(Step(text=text[start:end].strip(), end=place + len(piece.rstrip())))
-            begin = -1
-        elif piece.strip() and steps:
-            last = steps.pop()
-            steps.append(Step(text=last.text + text[last.end : end].rstrip(), end=place + len(piece.rstrip())))
-        elif piece.strip() and begin < 0:
-            begin = place
-        place = end + len(separator)
-    return steps
 
 
 def repeats(steps: Sequence[Step]) -> list[bool]:

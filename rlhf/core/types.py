@@ -180,6 +180,18 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where to go on with a sampled answer: a beginning of it. Example: `Start(name="…~0", characters=6, …)`."""
+
+    name: str
+    """Stable; the seeds of what is sampled from here are hashes of it."""
+    prompt: Prompt
+    trajectory: Trajectory
+    characters: int
+    """Of its text to keep; the token that holds the last of them is kept whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One training sequence before packing. Streams are aligned with `tokens[target_start:]` and may be None.
 

@@ -25,7 +25,7 @@ from rlhf.core.types import Group, Head, Prompt, StopReason, Trajectory
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.learner.learner import head
-from rlhf.loops import offline
+from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trains_prm
@@ -106,6 +106,7 @@ def check(experiment: Experiment, shared: Parts) -> None:
     check_rewards(experiment.settings, shared)
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
+        _check_continued(stage, experiment.settings, shared)
 
 
 def check_rewards(settings: Settings, shared: Parts) -> None:
@@ -203,8 +204,8 @@ def learner(
 def critic(
     settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
 ) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
-    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of what
-    lies beside them."""
+    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of
+    what lies beside them."""
 
     def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
         start = folder
@@ -321,6 +322,16 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
     if longest > (budget := stage.config.learner.micro_batch_tokens):
         where = f"{stage.name}.learner.micro_batch_tokens"
         raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
+
+
+def _check_continued(stage: StageSettings, settings: Settings, shared: Parts) -> None:
+    """What goes on from the middle of an answer may become twice as long."""
+    if not isinstance(stage.config, generate.Config) or not stage.config.build.module.CONTINUES:
+        return
+    longest = _longest_question(stage, shared) + 2 * settings.sampling.max_tokens
+    if longest > (context := context_length(shared.model_folder)):
+        problem = f"'{stage.config.build.name}' goes on with answers, to {longest} tokens of {context} positions"
+        raise ConfigError("sampling.max_tokens", problem, fix="lower it, or use a model with a longer context")
 
 
 def _longest_question(stage: StageSettings, shared: Parts) -> int:
