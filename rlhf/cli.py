@@ -101,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--out", type=Path, help="write the numbers as JSON")
+    note = "measure the process reward model instead: how well it finds the first wrong step of labelled solutions"
+    sub.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
     sub = verb("report", _report, "write report.html of a run, finished or not")
     sub.add_argument("run", type=Path)
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
@@ -166,9 +168,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import measure
+    from rlhf.loops import measure, processbench
 
-    measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
+    if arguments.process:
+        processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
+    else:
+        measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, Prompt, RewardOut, Trajectory, Verdict
 
-__all__ = ["Config", "Form", "Local", "score", "step_scores"]
+__all__ = ["Answer", "Config", "Form", "Local", "Unscored", "answer", "score", "step_scores"]
 
 CREDITS = ("outcome", "min", "potential", "sum")
 REPEATS = ("ignore", "lowest", "keep")
@@ -164,13 +164,13 @@ def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
     texts = list(dict.fromkeys(t.text for t in group.trajectories))
     parts = {text: _parts(text, cfg) for text in texts if len(text) <= cfg.max_chars}
     asked = [text for text, found in parts.items() if 0 < len(found.steps) <= cfg.max_steps]
-    wanted = [tuple(parts[text].steps[n].text for n in parts[text].shown) for text in asked]
-    scores = dict(zip(asked, step_scores(group.prompt, wanted, cfg), strict=True))
+    wanted = [answer(group.prompt, [parts[text].steps[n].text for n in parts[text].shown]) for text in asked]
+    scores = dict(zip(asked, step_scores(wanted, cfg), strict=True))
     return [_out(t, parts.get(t.text), scores.get(t.text), cfg) for t in group.trajectories]
 
 
-def step_scores(prompt: Prompt, solutions: Sequence[Sequence[str]], cfg: Config) -> list[tuple[float, ...] | Unscored]:
-    """The scores in [0, 1] that the model gives the steps of each solution, or why there are none.
+def step_scores(answers: Sequence[Answer], cfg: Config) -> list[tuple[float, ...] | Unscored]:
+    """The scores in [0, 1] that the model gives the steps of each answer, or why there are none.
 
     Raises:
         ConfigError: the model cannot be used, or its stage has not run.
@@ -178,12 +178,15 @@ def step_scores(prompt: Prompt, solutions: Sequence[Sequence[str]], cfg: Config)
     if cfg.stage:
         fix = "run the stage first, or name the folder of a model"
         raise ConfigError("stage", f"'{cfg.stage}' has not trained its model yet", fix=fix)
-    if not solutions:
+    if not answers:
         return []
-    messages = tuple({"role": m.role, "content": m.content} for m in prompt.messages)
-    answers = [Answer(messages=messages, steps=tuple(solution)) for solution in solutions]
     scorer = scorer_of(Path(cfg.model), cfg.form, cfg.local)
     return scorer.score(answers, timeout_s=cfg.timeout_s, deadline_s=cfg.deadline_s)
+
+
+def answer(prompt: Prompt, steps: Sequence[str]) -> Answer:
+    """What a model is to read."""
+    return Answer(messages=tuple({"role": m.role, "content": m.content} for m in prompt.messages), steps=tuple(steps))
 
 
 def _check_numbers(cfg: Config) -> None:

@@ -276,7 +276,7 @@ def test_a_stage_s_model_is_asked_once_it_is_there() -> None:
     asking = cfg.asking(Path("runs/x/prm"))
     assert (asking.model, asking.stage, asking.credit) == ("runs/x/prm", "", "min")
     with pytest.raises(ConfigError, match="has not trained"):
-        process.step_scores(group(PLAIN).prompt, [("1+2=3",)], cfg)
+        process.step_scores([process.answer(group(PLAIN).prompt, ["1+2=3"])], cfg)
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
