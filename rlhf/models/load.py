@@ -51,7 +51,7 @@ class Config:
     path: str | None = None
     """A folder in Hugging Face format, or a hub id."""
     init: str | None = None
-    """Make a model from nothing: tiny (1M parameters), small (10M) or medium (100M)."""
+    """Make a model from nothing: nano (0.1M parameters), tiny (1M), small (10M) or medium (100M)."""
     tokenizer: str = "char"
     """Tokenizer of a model made by `init`: char (one token per character) or bpe (byte-level)."""
     bpe_vocab_size: int = 2048
