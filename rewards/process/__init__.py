@@ -13,7 +13,8 @@ r_j = 2 s_j - 1, as PURE has it, else r_j = s_j. `rewards.process.credit` has th
 
     credit       value                               placed on tokens (`RewardOut.per_token`)
     outcome      last, min, product or mean of r     nothing; min is Math-Shepherd's, product that of Lightman et al.
-    min          sum_j w_j r_j, about min r          w_j r_j where step j ends, w the softmin (PURE, arXiv 2504.15275)
+    min          G_1, about the least r              G_j - G_(j+1) where step j ends, G_j the softmin of r_j, …, r_n:
+                                                     the return of a step is the least to come (PURE, arXiv 2504.15275)
     potential    0                                   gamma r_j - r_(j-1) where step j ends (Ng et al. 1999)
     sum          sum_j r_j                           r_j where step j ends; hackable, to compare with
 
@@ -253,7 +254,7 @@ def _graded(trajectory: Trajectory, parts: _Parts, scores: tuple[float, ...], cf
 def _placed(rewards: Sequence[float], cfg: Config) -> tuple[float, ...]:
     """What is due where each step ends; nothing for `outcome`."""
     if cfg.credit == "min":
-        return credit.softmin(rewards, temperature=cfg.temperature)
+        return credit.least_to_come(rewards, temperature=cfg.temperature)
     if cfg.credit == "potential":
         return credit.shaping(rewards, gamma=cfg.gamma)
     return tuple(rewards) if cfg.credit == "sum" else ()

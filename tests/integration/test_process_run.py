@@ -142,6 +142,6 @@ def test_what_a_process_reward_asks_for_has_to_be_there(shell: Shell, tmp_path: 
     shell.run("plan", write_config(tmp_path, room), cwd=tmp_path).refused(
         "sampling.max_tokens", "'step_labels' goes on"
     )
-    untaught = content() | {"stages": ["prm", "rl"]}
+    untaught = {**content(), "stages": ["prm", "rl"]}
     untaught["prm"] |= {"data": "nowhere.jsonl"}
     shell.run("train", write_config(tmp_path, untaught), cwd=tmp_path).refused("prm.data (nowhere.jsonl)")

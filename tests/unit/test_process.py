@@ -115,17 +115,27 @@ def test_aggregates(how: str, want: float) -> None:
 
 def test_softmin_weighs_by_the_exponential_of_minus_the_reward() -> None:
     a, b = math.exp(-0.2 / 0.5), math.exp(-0.6 / 0.5)
-    assert credit.softmin((0.2, 0.6), temperature=0.5) == pytest.approx((a / (a + b) * 0.2, b / (a + b) * 0.6))
+    assert credit.softmin((0.2, 0.6), temperature=0.5) == pytest.approx((a * 0.2 + b * 0.6) / (a + b))
 
 
-@pytest.mark.parametrize("rewards", [(0.9, 0.2, 0.7), (-0.5, 1.0), (0.3,), (1e-300, 1.0)])
-def test_softmin_goes_to_the_least(rewards: tuple[float, ...]) -> None:
-    assert math.fsum(credit.softmin(rewards, temperature=1e-3)) == pytest.approx(min(rewards), abs=1e-6)
+@pytest.mark.parametrize("rewards", [(0.9, 0.2, 0.7), (-0.5, 1.0), (0.3,), (1e-300, 1.0), (0.9, 0.9, 0.9)])
+def test_what_is_still_to_come_is_the_least_of_it(rewards: tuple[float, ...]) -> None:
+    placed = credit.least_to_come(rewards, temperature=1e-3)
+    for step in range(len(rewards)):
+        assert math.fsum(placed[step:]) == pytest.approx(min(rewards[step:]), abs=1e-6)
 
 
-def test_more_good_steps_do_not_raise_the_softmin() -> None:
-    few, many = (math.fsum(credit.softmin((0.9,) * n, temperature=0.1)) for n in (2, 20))
-    assert few == pytest.approx(many) and many == pytest.approx(0.9)
+def test_credit_of_the_least_by_hand() -> None:
+    w = [math.exp(-r / 0.5) for r in (0.4, 0.2, 0.6)]
+    later = (w[1] * 0.2 + w[2] * 0.6) / (w[1] + w[2])
+    whole = (w[0] * 0.4 + w[1] * 0.2 + w[2] * 0.6) / sum(w)
+    assert credit.least_to_come((0.4, 0.2, 0.6), temperature=0.5) == pytest.approx((whole - later, later - 0.6, 0.6))
+
+
+def test_more_good_steps_change_nothing_that_is_still_to_come() -> None:
+    for size in (1, 2, 20):
+        placed = credit.least_to_come((0.9,) * size, temperature=0.1)
+        assert placed == pytest.approx((*(0.0,) * (size - 1), 0.9))
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
@@ -163,7 +173,7 @@ def test_credit_stands_on_the_token_that_completes_its_step(monkeypatch: pytest.
     text = "1+2=3\n3+3=7"
     for how, want in (
         ("sum", (0.9, 0.2)),
-        ("min", credit.softmin((0.9, 0.2), temperature=0.1)),
+        ("min", credit.least_to_come((0.9, 0.2), temperature=0.1)),
         ("potential", (0.9, -0.9)),
     ):
         [out], _ = scored(monkeypatch, TABLE, text, credit=how)
