@@ -48,7 +48,7 @@ def trained(folder: Path, data: list[Solution]) -> learner.Learner:
         lambda dtype: load.load_model(folder, device="cpu", dtype=dtype, head=Head.STEPS),
         tokenizer,
         learner.Config(
-            optimizer=optimizer.Config(lr=3e-3, betas=(0.9, 0.98)),
+            optimizer=optimizer.Config(lr=3e-3, betas=[0.9, 0.98]),
             schedule=schedule.Config(name="cosine", warmup_updates=20),
         ),
         device="cpu",
