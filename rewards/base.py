@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.types import Prompt, RewardOut, Verdict
@@ -58,6 +60,20 @@ class RewardConfig:
     @property
     def advisory(self) -> bool:
         """Whether this reward may only add to what others give: see `rewards.trust`."""
+        return False
+
+    @property
+    def trained_by(self) -> str:
+        """Name of the stage whose model this reward asks; empty for none. Until it has run the reward is left out."""
+        return ""
+
+    def asking(self, model: Path) -> Self:
+        """The same reward, with the model of that stage."""
+        raise NotImplementedError(f"{type(self).__name__} asks no model of a stage")
+
+    @property
+    def places(self) -> bool:
+        """Whether this reward has to know where in the text each token ends (`Trajectory.ends`)."""
         return False
 
     @property

@@ -1,10 +1,10 @@
 """A model that a reward asks: a worker process of its own loads it once and answers in batches.
 
-Used by `rewards.judge.local` and `rewards.refusal.classifier`. The pool of a run gives each item little memory and may
-give each a new worker; a model needs more and has to stay. So it has a pool of one worker, made when it is first asked
-and shared by all threads of this process, with the memory that the config grants, no network, and a deadline per batch.
-A worker that is killed loads the model again before the next batch. Each process that grades has one of its own. torch
-is imported in that worker only.
+Used by `rewards.judge.local`, `rewards.process.local` and `rewards.refusal.classifier`. The pool of a run gives each
+item little memory and may give each a new worker; a model needs more and has to stay. So it has a pool of one worker,
+made when it is first asked and shared by all threads of this process, with the memory that the config grants, no
+network, and a deadline per batch. A worker that is killed loads the model again before the next batch. Each process that
+grades has one of its own. torch is imported in that worker only.
 """
 
 from __future__ import annotations
@@ -61,11 +61,14 @@ class ServedModel:
         load: `module:function` that loads it, given its path, device and dtype.
         run: `module:function` that answers a request, which holds these as `model` and the batch as `items`, with one
             outcome per item.
+        more: what else `load` needs to know.
     """
 
-    def __init__(self, folder: Path, cfg: Serving, *, load: str, run: str) -> None:
+    def __init__(
+        self, folder: Path, cfg: Serving, *, load: str, run: str, more: Mapping[str, object] | None = None
+    ) -> None:
         self._cfg, self._load, self._run = cfg, load, run
-        self._model = {"path": str(folder.absolute()), "device": cfg.device, "dtype": cfg.dtype}
+        self._model = {"path": str(folder.absolute()), "device": cfg.device, "dtype": cfg.dtype, **(more or {})}
         memory_mb = cfg.memory_mb if cfg.device == "cpu" else _UNLIMITED_MB
         limits = Limits(memory_mb=memory_mb, cpu_s=_DAY_S, open_files=1024, processes=4096)
         start_s = cfg.load_timeout_s
@@ -132,3 +135,10 @@ def fingerprint(folder: Path) -> list[str]:
         raise ConfigError("model", f"{folder} holds no config.json", fix=fix)
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return [f"{path.name} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in files]
+
+
+def defused(text: str, special: Sequence[str]) -> str:
+    """The text without anything that the tokenizer would take for the structure of a conversation."""
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text

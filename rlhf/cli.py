@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verb(name, function, text)
         sub.add_argument("config", type=Path)
         sub.add_argument("overrides", nargs="*", metavar="key=value")
+        if function is _generate:
+            note = "what makes the rows, in every stage: samples (the default), or another of `rlhf components`"
+            sub.add_argument("--build", metavar="NAME", help=note)
         if function is _train:
             note = "take the stages before the last one from here, or make them here for other runs to take"
             sub.add_argument("--cache", type=Path, metavar="FOLDER", help=note)
@@ -99,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--out", type=Path, help="write the numbers as JSON")
+    note = "measure the process reward model instead: how well it finds the first wrong step of labelled solutions"
+    sub.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
     sub = verb("report", _report, "write report.html of a run, finished or not")
     sub.add_argument("run", type=Path)
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
@@ -170,6 +175,9 @@ def _generate(arguments: argparse.Namespace) -> None:
         from rlhf.loops import pipeline, settings
 
         experiment = settings.read(arguments.config, arguments.overrides)
+        if arguments.build is not None:
+            chosen = [f"{stage.name}.build.name={arguments.build}" for stage in experiment.stages]
+            experiment = settings.read(arguments.config, [*arguments.overrides, *chosen])
         others = [s.name for s in experiment.stages if s.loop != "generate"]
         if others:
             fix = "use `rlhf train`, or a config whose stages all have loop: generate"
@@ -186,9 +194,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import measure
+    from rlhf.loops import measure, processbench
 
-    measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
+    if arguments.process:
+        processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
+    else:
+        measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
 
 
 def _report(arguments: argparse.Namespace) -> None:

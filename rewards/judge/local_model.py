@@ -11,12 +11,13 @@ nothing. No code from a model's folder is run.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from rewards.judge.sheet import Conversation
+from rewards.served import defused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +67,6 @@ def answer(request: Mapping[str, Any]) -> list[dict[str, object]]:
         text = loaded.tokenizer.decode(tokens[:end], skip_special_tokens=True)
         out[n] = {"text": text, "cut": end is None}
     return out
-
-
-def defused(text: str, special: Sequence[str]) -> str:
-    """The text without anything that the tokenizer would take for the structure of a conversation."""
-    for token in special:
-        text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
 
 
 @cache

@@ -20,10 +20,12 @@ from rlhf.core.types import (
     Denominator,
     ForwardOut,
     Group,
+    Json,
     LossOut,
     Prompt,
     Request,
     RewardOut,
+    Start,
     Stream,
     TensorMeta,
     UpdateStats,
@@ -83,6 +85,25 @@ class RewardModule(Protocol):
     Config: type[Any]
 
     def score(self, group: Group, cfg: Any, tools: Tools) -> list[RewardOut]: ...
+
+
+class Continuer(Protocol):
+    """Samples from the middle of answers."""
+
+    def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
+        """Per start a scored group of `count` answers that begin alike; a start behind the end of its answer goes on
+        from there."""
+        ...
+
+
+class BuilderModule(Protocol):
+    """A file in `rlhf/data/build`: makes rows of a dataset. `CONTINUES` says whether it samples from the middle of
+    answers, which takes room for twice `sampling.max_tokens`."""
+
+    Config: type[Any]
+    CONTINUES: bool
+
+    async def build(self, groups: Sequence[Group], cfg: Any, continuer: Continuer) -> list[dict[str, Json]]: ...
 
 
 class FilterModule(Protocol):

@@ -136,6 +136,8 @@ class Trajectory:
     seed: int
     versions: tuple[int, ...] = ()
     """[len(tokens)] As in `Completion`."""
+    ends: tuple[int, ...] = ()
+    """[len(tokens)] Characters of `text` that are there after each token; only for rewards that place values."""
 
     @property
     def step(self) -> int:
@@ -180,6 +182,18 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where to go on with a sampled answer: a beginning of it. Example: `Start(name="…~0", characters=6, …)`."""
+
+    name: str
+    """Stable; the seeds of what is sampled from here are hashes of it."""
+    prompt: Prompt
+    trajectory: Trajectory
+    characters: int
+    """Of its text to keep; the token that holds the last of them is kept whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One training sequence before packing. Streams are aligned with `tokens[target_start:]` and may be None.
 
@@ -201,7 +215,7 @@ class Sample:
     values: tuple[float, ...] | None = None
     """What the critic expected before each token, under the weights that the step's updates start from."""
     returns: tuple[float, ...] | None = None
-    """What it should have expected."""
+    """What it should have expected; for a process reward model, the label in [0, 1] of the step before each target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +304,8 @@ class Head(StrEnum):
     """A distribution over the next token: a policy."""
     VALUES = "values"
     """One number per token: a critic."""
+    STEPS = "steps"
+    """Two numbers per token, bad and good: a process reward model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,10 +320,11 @@ class ForwardOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesOut:
-    """What a critic says about a batch's target tokens."""
+    """What a critic, or a process reward model, says about a batch's target tokens."""
 
     values_T: Tensor
-    """float32 (float64 for a float64 model): the return expected before each target, with gradient while training."""
+    """float32 (float64 for a float64 model), with gradient while training: the return expected before each target, or
+    the log-odds that the tokens before it, a step's last, end a good step."""
 
 
 class Denominator(StrEnum):

@@ -18,6 +18,7 @@ SLOTS = {
     "runtime": "rlhf.runtime",
     "backend": "rlhf.learner.backends",
     "filters": "rollout.filters",
+    "build": "rlhf.data.build",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",
     "corpus": "rlhf.lab.corpora",

@@ -4,23 +4,27 @@
     produces    `data/<stage>.jsonl` in the run folder, one row per selected sample
     waits for   nothing; weights do not change
 
-Rejection sampling is this loop followed by an offline stage with `data: <stage>`; repeated, it is expert iteration.
+What the rows are is up to a builder in `rlhf/data/build`: the samples themselves, or what it makes of them. Rejection
+sampling is this loop followed by an offline stage with `data: <stage>`; repeated, it is expert iteration.
 Every row says which weights, seed and verdict it comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 from rlhf.core.component import Component
-from rlhf.core.config import slots
+from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.protocols import BuilderModule
 from rlhf.core.run_folder import append_lines
-from rlhf.core.types import Group, Json, Verdict
+from rlhf.core.types import Group, Verdict
 from rlhf.learner import learner
 from rlhf.loops import boundary
 from rlhf.loops.collect import Collector
+from rlhf.loops.continuing import StageContinuer
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
@@ -48,6 +52,8 @@ class Config:
     """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
     filters: dict[str, Component] = slots("rollout.filters")
     """Groups and samples to leave out before selecting."""
+    build: Component = slot("rlhf.data.build", "samples")
+    """What makes rows of the selected samples."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 0
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -55,6 +61,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.select not in SELECT:
             raise ConfigError("select", f"'{self.select}' is not offered", fix=did_you_mean(self.select, SELECT))
+        if self.select == PROMPTS and self.build.name != "samples":
+            fix = "use select: correct or all, or leave build out"
+            raise ConfigError(
+                "build", f"'{self.build.name}' builds from samples, and select: {PROMPTS} keeps none", fix=fix
+            )
         for name in ("steps", "prompts_per_step", "samples_per_prompt"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
@@ -75,13 +86,15 @@ async def run(cfg: Config, stage: Stage) -> None:
     stage.folder.data.mkdir(exist_ok=True)
     target = stage.folder.data / f"{stage.name}.jsonl"
     target.touch()
+    builder, continuer = cast(BuilderModule, cfg.build.module), StageContinuer(stage)
     batches = Buffer(collector.collect, stage.left(cfg.steps), ahead=0)
     for _ in stage.steps(cfg.steps):
         collected = await collector.next(batches)
         if cfg.select == PROMPTS:
             rows = list(boundary.rows(collected.kept, step=stage.progress.step))
         else:
-            rows = [row for group in collected.kept for row in _selected(group, cfg)]
+            selected = [_selected(group, cfg) for group in collected.kept]
+            rows = await builder.build(selected, cfg.build.config, continuer)
         append_lines(target, rows)
         stage.recorder.add({"data/rows": float(len(rows))})
         stage.record_samples(collected.scored, {})
@@ -97,21 +110,18 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     }
 
 
-def _selected(group: Group, cfg: Config) -> Iterator[dict[str, Json]]:
+def _selected(group: Group, cfg: Config) -> Group:
+    """The samples of a group that are wanted, equal texts once."""
     seen: set[str] = set()
-    for t, reward in zip(group.trajectories, group.rewards, strict=True):
+    kept: list[int] = []
+    for g, (t, reward) in enumerate(zip(group.trajectories, group.rewards, strict=True)):
         wanted = reward.verdict == Verdict.CORRECT if cfg.select == "correct" else reward.value is not None
         if not wanted or t.text in seen or (cfg.max_per_prompt and len(seen) >= cfg.max_per_prompt):
             continue
         seen.add(t.text)
-        yield {
-            "prompt_id": t.prompt_id,
-            "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
-            "completion": t.text,
-            "gold": group.prompt.gold,
-            "value": reward.value,
-            "verdict": reward.verdict.value,
-            "sample_id": t.id,
-            "seed": t.seed,
-            "policy_version": t.policy_version,
-        }
+        kept.append(g)
+    return replace(
+        group,
+        trajectories=tuple(group.trajectories[g] for g in kept),
+        rewards=tuple(group.rewards[g] for g in kept),
+    )

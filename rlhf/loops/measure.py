@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
         now = pipeline.standing(folder, shared.model_folder)
         with shared.pool:
             setup.check_rewards(experiment.settings, shared)
-            results = asyncio.run(_measured(experiment.settings, shared, now.weights))
+            models = setup.reward_models(experiment, now.progress, folder.checkpoints)
+            results = asyncio.run(_measured(experiment.settings, shared, now.weights, models))
     for result in results:
         show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
     if out is not None:
@@ -46,10 +47,10 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
     return results
 
 
-async def _measured(settings: Settings, shared: setup.Parts, weights: Path) -> list[Result]:
+async def _measured(settings: Settings, shared: setup.Parts, weights: Path, models: Mapping[str, Path]) -> list[Result]:
     async with setup.running(settings, shared) as runtime:
         engine = await runtime.engine(setup.engine(settings, weights))
-        grader = await runtime.grader(setup.grader(settings))
+        grader = await runtime.grader(setup.grader(settings, models))
         return await measure(setup.evaluators(settings, shared), engine, grader)
 
 

@@ -4,7 +4,8 @@
     produces    weights v(n+1); the engine gets them when an evaluation is due
     waits for   nothing
 
-A batch is a number of samples, whatever their length; the learner packs them under its token budget.
+A batch is a number of samples, whatever their length; the learner packs them under its token budget. A loss that trains
+a process reward model leaves the policy alone: see `rlhf.loops.prm`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from rlhf.data import sources
 from rlhf.data.packing import count, pack
 from rlhf.data.render import render_solution
 from rlhf.learner import learner
-from rlhf.loops import critic
+from rlhf.loops import critic, prm
+from rlhf.loops.prm import PrmConfig
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
@@ -40,12 +42,14 @@ class Config:
     """Samples per update, global."""
     data: str = TASK
     """`task` for the task's solutions, the name of an earlier generate stage, or a JSONL/Parquet path whose rows hold
-    `messages` (or `prompt`) and `completion`."""
+    `messages` (or `prompt`) and `completion`; for a process reward model, solutions with step labels."""
     tasks: list[str] = field(default_factory=list[str])
     """With `data: task`, learn from solutions of these tasks only, for a task of several parts; empty learns from all.
     """
     loss: Component = slot("rlhf.losses", "ce")
     """What the learner minimises."""
+    prm: PrmConfig = field(default_factory=PrmConfig)
+    """With `loss.name: prm`: the process reward model."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 100
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -54,14 +58,23 @@ class Config:
         for name in ("steps", "batch_size"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
-        critic.check_head("loss", self.loss, Head.LOGITS)
+        if not self.trains_prm:
+            critic.check_head("loss", self.loss, Head.LOGITS)
         if self.tasks and self.data != TASK:
             problem = f"chooses among the task's solutions, but the stage learns from '{self.data}'"
             raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")
 
+    @property
+    def trains_prm(self) -> bool:
+        """Whether what learns is a process reward model, beside the policy."""
+        return learner.head(self.loss) is Head.STEPS
+
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` updates, from wherever the stage's progress stands."""
+    if cfg.trains_prm:
+        await prm.train(cfg, stage, data=None if cfg.data == TASK else _file(cfg, stage))
+        return
     trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
     sync = await stage.start(trained)
     rows = PromptStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
@@ -105,6 +118,11 @@ def source(cfg: Config, stages: Collection[str]) -> str | None:
     return None if cfg.data in (TASK, *stages) else cfg.data
 
 
+def measured_on(cfg: Config) -> str | None:
+    """The file or hub id that a process reward model is measured on; None where it is the task."""
+    return cfg.prm.held_out if cfg.trains_prm else None
+
+
 def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     """What one step does, for `rlhf plan`."""
     return {
@@ -117,13 +135,18 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
 def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
     if cfg.data == TASK:
         return solved(stage.task, cfg.tasks)
+    name = _file(cfg, stage)
+    rows = sources.rows(name, split="train", where=f"{stage.name}.data")
+    return [_prompt(row, f"{name}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+
+
+def _file(cfg: Config, stage: Stage) -> str:
+    """The file or hub id that a stage learns from: a generate stage's, or the one that is named."""
     generated = stage.folder.data / f"{cfg.data}.jsonl"
     if generated.exists() and not generated.stat().st_size:
         fix = "start from a better model, draw more samples, or select: all"
         raise DataError(f"{stage.name}.data", f"stage '{cfg.data}' selected no sample to learn from", fix=fix)
-    name = str(generated if generated.exists() else Path(cfg.data))
-    rows = sources.rows(name, split="train", where=f"{stage.name}.data")
-    return [_prompt(row, f"{name}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+    return str(generated if generated.exists() else Path(cfg.data))
 
 
 def _prompt(row: sources.Row, where: str, name: str) -> Prompt:

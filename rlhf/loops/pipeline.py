@@ -19,7 +19,7 @@ from rlhf.core.config import flatten
 from rlhf.core.errors import LostError, RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
-from rlhf.loops import setup, summary, warm
+from rlhf.loops import placed, setup, summary, warm
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
@@ -245,13 +245,16 @@ async def run_stage(
     """Run one stage to its end, or to `stop_before`. Returns it with the engine at its last weights."""
     settings, progress = experiment.settings, now.progress
     started_from = _stage_start(folder, progress, shared.model_folder)
+    models = setup.reward_models(experiment, progress, now.weights.parent)
     made = Stage(
         name=stage.name,
         seed=settings.seed,
         task=shared.task,
         tokenizer=shared.tokenizer,
         sampling=settings.sampling,
-        grader=await runtime.grader(setup.grader(settings)),
+        grader=placed.PlacedGrader.of(
+            await runtime.grader(setup.grader(settings, models)), settings.rewards, shared.tokenizer
+        ),
         engine=await runtime.engine(setup.engine(settings, now.weights)),
         spawn_learner=setup.learner(settings, runtime, now.weights, progress=progress),
         spawn_reference=setup.learner(settings, runtime, started_from, progress=progress),

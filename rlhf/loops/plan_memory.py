@@ -111,7 +111,11 @@ def rank(
         samples = -(-cfg.prompts_per_step * cfg.samples_per_prompt // cfg.minibatches)
     # Ranks share the samples of an update, and a pass holds no more of them than there are.
     held = longest * -(-samples // ranks)
-    parts = memory.owned("learner", memory.learner(shape, _training(stage, shape, held, longest, ranks, device)))
+    training = _training(stage, shape, held, longest, ranks, device)
+    if isinstance(cfg, offline.Config) and cfg.trains_prm:
+        parts = memory.owned("policy", memory.frozen(shape, each, zero))
+        return parts + memory.owned("prm", memory.learner(shape, training, values=True))
+    parts = memory.owned("learner", memory.learner(shape, training))
     if isinstance(cfg, online.Config) and cfg.needs_reference:
         parts += memory.owned("reference", memory.frozen(shape, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:

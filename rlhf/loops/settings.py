@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from rewards import trust
+from rewards.base import RewardConfig
 from rewards.rubric import RubricConfig
 from rlhf.advantages import grpo
 from rlhf.core import component, config
@@ -141,6 +142,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     _check_rubric(settings)
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
+    _check_trained(settings, stages)
     _check_normalization(settings, stages)
     _check_tensor_parallel(settings)
     _check_turns(settings, stages)
@@ -180,6 +182,32 @@ def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> No
     ):
         problem = f"'{source}' does not say how often questions were answered"
         raise ConfigError(where, problem, fix=f"give it loop: generate and select: {generate.PROMPTS}")
+
+
+def trains_prm(stage: StageSettings) -> bool:
+    """Whether a stage trains a process reward model."""
+    return isinstance(stage.config, offline.Config) and stage.config.trains_prm
+
+
+def _check_trained(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """A reward that asks a stage's model is not the first, and is there when samples are trained on."""
+    names = [stage.name for stage in stages]
+    for place, (label, reward) in enumerate(settings.rewards.items()):
+        wanted = reward.config.trained_by if isinstance(reward.config, RewardConfig) else ""
+        if not wanted:
+            continue
+        where = f"rewards.{label}.stage"
+        if wanted not in names or not trains_prm(stages[names.index(wanted)]):
+            fix = did_you_mean(wanted, [stage.name for stage in stages if trains_prm(stage)])
+            raise ConfigError(where, f"no stage '{wanted}' of this run trains a process reward model", fix=fix)
+        early = [stage.name for stage in stages[: names.index(wanted)] if stage.loop == "online"]
+        if early:
+            raise ConfigError(
+                where, f"'{wanted}' comes after '{early[0]}', which is graded by it", fix="reorder `stages`"
+            )
+        if place == 0:
+            problem = f"is the first reward, which has to be there before '{wanted}' has run"
+            raise ConfigError(where, problem, fix="put a verifier before it, with weight: 0 if it is only to measure")
 
 
 def _check_rubric(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,18 +16,20 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from rewards import rubric
+from rewards.base import RewardConfig
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import LearnerHandle, Task
-from rlhf.core.types import Group, Prompt, StopReason, Trajectory
+from rlhf.core.types import Group, Head, Prompt, StopReason, Trajectory
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
-from rlhf.loops import offline
+from rlhf.learner.learner import head
+from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
-from rlhf.loops.settings import Experiment, Settings, StageSettings
-from rlhf.loops.stage import CRITIC, LearnerRequest, Progress
+from rlhf.loops.settings import Experiment, Settings, StageSettings, trains_prm
+from rlhf.loops.stage import CRITIC, PRM, LearnerRequest, Progress
 from rlhf.models import load
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.roles import EngineRole, LearnerRole, ModelFolder, Runtime, Site
@@ -104,6 +106,7 @@ def check(experiment: Experiment, shared: Parts) -> None:
     check_rewards(experiment.settings, shared)
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
+        _check_continued(stage, experiment.settings, shared)
 
 
 def check_rewards(settings: Settings, shared: Parts) -> None:
@@ -114,6 +117,8 @@ def check_rewards(settings: Settings, shared: Parts) -> None:
         ConfigError: naming the reward and the fix.
     """
     for label, component in settings.rewards.items():
+        if isinstance(component.config, RewardConfig) and component.config.trained_by:
+            continue
         _check_reward(label, component, settings, shared)
 
 
@@ -160,9 +165,28 @@ def engine(settings: Settings, folder: Path) -> EngineRole:
     return EngineRole(component=settings.engine, model=opened(settings, folder))
 
 
-def grader(settings: Settings) -> GraderRole:
-    """The rewards of a run."""
-    return GraderRole(rewards=settings.rewards, rubric=settings.rubric)
+def grader(settings: Settings, models: Mapping[str, Path] | None = None) -> GraderRole:
+    """The rewards of a run.
+
+    Args:
+        models: of the stages that have trained one for a reward; a reward whose stage is not there is left out.
+    """
+    found = {name: _asking(component, models or {}) for name, component in settings.rewards.items()}
+    return GraderRole(rewards={name: c for name, c in found.items() if c is not None}, rubric=settings.rubric)
+
+
+def reward_models(experiment: Experiment, progress: Progress, checkpoints: Path) -> dict[str, Path]:
+    """The process reward models of the stages that have ended, by the name of the stage."""
+    ended = zip(experiment.stages, progress.stage_ends, strict=False)
+    return {s.name: checkpoints / f"step_{end}" / PRM for s, end in ended if trains_prm(s)}
+
+
+def _asking(component: Component, models: Mapping[str, Path]) -> Component | None:
+    config = component.config
+    if not isinstance(config, RewardConfig) or not config.trained_by:
+        return component
+    folder = models.get(config.trained_by)
+    return None if folder is None else replace(component, config=config.asking(folder.absolute()))
 
 
 def learner(
@@ -180,12 +204,13 @@ def learner(
 def critic(
     settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
 ) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
-    """Makes critics, of the weights in a folder or of others; in the middle of a stage of what lies beside them."""
+    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of
+    what lies beside them."""
 
     def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
         start = folder
         if progress.stage_step:
-            start = folder / CRITIC
+            start = folder / (PRM if head(request.loss) is Head.STEPS else CRITIC)
         elif path is not None:
             start = load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
         done = progress.critic_version
@@ -286,7 +311,7 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
     """One whole sample must fit a micro-batch."""
     if stage.loop == "online":
         longest = _longest_question(stage, shared) + settings.sampling.max_tokens
-    elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK:
+    elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK and not trains_prm(stage):
         longest, _ = _longest(
             offline.solved(shared.task, stage.config.tasks),
             characters=_question_and_solution,
@@ -297,6 +322,16 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
     if longest > (budget := stage.config.learner.micro_batch_tokens):
         where = f"{stage.name}.learner.micro_batch_tokens"
         raise ConfigError(where, f"{budget} tokens do not hold one sample of {longest}", fix=f"use {longest} or more")
+
+
+def _check_continued(stage: StageSettings, settings: Settings, shared: Parts) -> None:
+    """What goes on from the middle of an answer may become twice as long."""
+    if not isinstance(stage.config, generate.Config) or not stage.config.build.module.CONTINUES:
+        return
+    longest = _longest_question(stage, shared) + 2 * settings.sampling.max_tokens
+    if longest > (context := context_length(shared.model_folder)):
+        problem = f"'{stage.config.build.name}' goes on with answers, to {longest} tokens of {context} positions"
+        raise ConfigError("sampling.max_tokens", problem, fix="lower it, or use a model with a longer context")
 
 
 def _longest_question(stage: StageSettings, shared: Parts) -> int:

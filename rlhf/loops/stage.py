@@ -27,6 +27,8 @@ from rlhf.loops.recorder import Recorder
 
 CRITIC = "critic"
 """Folder of a checkpoint that holds a critic."""
+PRM = "prm"
+"""Folder of a checkpoint that holds a process reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,8 @@ class Stage:
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A frozen learner with the weights that the stage started from."""
     spawn_critic: Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]
-    """A critic: that of the stage's newest checkpoint, or made of the model at a path, or of the current weights."""
+    """A critic, or a process reward model: that of the stage's newest checkpoint, or made of the model at a path, or of
+    the current weights."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder
@@ -112,6 +115,9 @@ class Stage:
     """The stage's learner, once its loop has made it."""
     reference: LearnerHandle | None = None
     critic: LearnerHandle | None = None
+    """A second model that learns in this stage: a critic, or a process reward model."""
+    second: str = CRITIC
+    """Folder of it in a checkpoint."""
     stop_before: int | None = None
     """Global step to stop in front of, for a replay."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -155,8 +161,8 @@ class Stage:
 
     @property
     def saved_critic(self) -> Path:
-        """The critic of the checkpoint at which the stage goes on."""
-        return self.folder.checkpoints / f"step_{self.progress.step}" / CRITIC
+        """The second model of the checkpoint at which the stage goes on."""
+        return self.folder.checkpoints / f"step_{self.progress.step}" / self.second
 
     async def push(self, sync: WeightSync) -> None:
         """Give the engine the learner's weights."""
@@ -224,8 +230,8 @@ class Stage:
         with checkpoint.writing(self.folder.checkpoints, self.progress.step, state=state) as hidden:
             await trained.save(hidden)
             if self.critic is not None:
-                (hidden / CRITIC).mkdir()
-                await self.critic.save(hidden / CRITIC)
+                (hidden / self.second).mkdir()
+                await self.critic.save(hidden / self.second)
         checkpoint.prune(self.folder.checkpoints, keep=self.checkpoints.keep, protect={0, *self.progress.stage_ends})
 
 

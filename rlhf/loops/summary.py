@@ -49,6 +49,7 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     offline_configs = [(s.name, s.config) for s in experiment.stages if isinstance(s.config, offline.Config)]
     read = dict.fromkeys(settings.task.module.sources(settings.task.config), "task")
     read |= {found: f"{name}.data" for name, cfg in offline_configs if (found := offline.source(cfg, names))}
+    read |= {found: f"{name}.prm.held_out" for name, cfg in offline_configs if (found := offline.measured_on(cfg))}
     return {
         "git": _git(Path(__file__).parent),
         "python": sys.version.split()[0],

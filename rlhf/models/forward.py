@@ -6,7 +6,7 @@ chunk and never with T × V. Prompt tokens never reach the head, and a prompt th
 
 The log-probs are those of the sampled distribution: temperature, top-k and top-p are applied as the engine applies
 them (`rlhf.core.sampling.transform`), with the target token kept in the support. A critic has one value per target
-instead: that of the tokens before it.
+instead, that of the tokens before it, and a process reward model the log-odds of good against bad.
 """
 
 from __future__ import annotations
@@ -111,23 +111,29 @@ class Heads(nn.Module):
 
 
 class Values(nn.Module):
-    """The head of a critic, on the parameters of the model's own."""
+    """The head of a critic or of a process reward model, on the parameters of the model's own.
+
+    Two labels, bad and good, are one number: the softmax over them is the logistic function of their difference.
+    """
 
     def __init__(self, head: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = head.weight, head.bias
+        self.labels = head.out_features
 
     def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> Tensor:
         """Values [T]."""
         # Not a product of a matrix and a vector: on CPUs its rounding follows from where in memory the vector lies, and
         # a run that goes on from a checkpoint would no longer be the same to the bit.
-        values_T = (hidden_TD * self.weight[0]).sum(dim=-1)
-        values_T = values_T if self.bias is None else values_T + self.bias[0]
+        weight_D = self.weight[0] if self.labels == 1 else self.weight[1] - self.weight[0]
+        values_T = (hidden_TD * weight_D).sum(dim=-1)
+        if self.bias is not None:
+            values_T = values_T + (self.bias[0] if self.labels == 1 else self.bias[1] - self.bias[0])
         return values_T if values_T.dtype == torch.float64 else values_T.float()
 
 
 def has_values(model: PreTrainedModel) -> bool:
-    """Whether the model is a critic: it has no distribution over tokens."""
+    """Whether the model is a critic or a process reward model: it has no distribution over tokens."""
     return model.get_output_embeddings() is None
 
 
@@ -149,9 +155,10 @@ def value_head(model: PreTrainedModel) -> nn.Linear:
         DataError: there is none, or there are several.
     """
     found = [layer for layer in model.children() if isinstance(layer, nn.Linear)]
-    if len(found) != 1 or found[0].out_features != 1:
-        problem = f"{type(model).__name__} does not end with one linear layer that gives one value per token"
-        raise DataError("critic.path", problem, fix="use a policy, or a token classifier with one label")
+    if len(found) != 1 or found[0].out_features not in (1, 2):
+        problem = f"{type(model).__name__} does not end with one linear layer that gives one value or two per token"
+        fix = "use a policy, or a token classifier with one label (a critic) or two (a process reward model)"
+        raise DataError("critic.path", problem, fix=fix)
     return found[0]
 
 

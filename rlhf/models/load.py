@@ -39,6 +39,8 @@ DTYPES: dict[str, str | torch.dtype] = {
 }
 TOKENIZERS = ("char", "bpe")
 
+_LABELS = {Head.LOGITS: 0, Head.VALUES: 1, Head.STEPS: 2}
+"""Of the token classifier that a head stands for; 0 is a causal language model."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -49,7 +51,7 @@ class Config:
     path: str | None = None
     """A folder in Hugging Face format, or a hub id."""
     init: str | None = None
-    """Make a model from nothing: tiny (1M parameters), small (10M) or medium (100M)."""
+    """Make a model from nothing: nano (0.1M parameters), tiny (1M), small (10M) or medium (100M)."""
     tokenizer: str = "char"
     """Tokenizer of a model made by `init`: char (one token per character) or bpe (byte-level)."""
     bpe_vocab_size: int = 2048
@@ -123,14 +125,15 @@ def load_model(
     trust_remote_code: bool = False,
     head: Head = Head.LOGITS,
 ) -> PreTrainedModel:
-    """A causal language model, or a critic, in evaluation mode.
+    """A causal language model, a critic or a process reward model, in evaluation mode.
 
     Args:
         path: folder or hub id.
         dtype: a key of `DTYPES`.
         device: a torch device, or auto for the GPU where there is one.
         trust_remote_code: run Python code that the model ships.
-        head: of a critic (a token classifier with one label); one made of a policy's weights starts with values of 0.
+        head: of a critic (a token classifier with one label) or a process reward model (one with two); one made of a
+            policy's weights starts with values of 0.
 
     Raises:
         DataError: no such model, no safetensors, missing or misshapen weights, or code that is not trusted.
@@ -139,12 +142,12 @@ def load_model(
     place = resolve_device(device)
     folder = local_folder(path, trust_remote_code=trust_remote_code)
     _require_safetensors(folder)
-    values = head is Head.VALUES
+    labels = _LABELS[head]
     try:
-        with quiet(warnings=not values):
-            loaded: Any = (AutoModelForTokenClassification if values else AutoModelForCausalLM).from_pretrained(
+        with quiet(warnings=not labels):
+            loaded: Any = (AutoModelForTokenClassification if labels else AutoModelForCausalLM).from_pretrained(
                 folder,
-                **({"num_labels": 1} if values else {}),
+                **({"num_labels": labels} if labels else {}),
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
@@ -156,7 +159,7 @@ def load_model(
         raise _unusable(folder, "the model cannot be loaded", error) from error
     model, info = loaded
     missing = set(info["missing_keys"])
-    if values:
+    if labels:
         missing -= _zeroed(model, missing)
     wrong = [f"{name} is missing" for name in sorted(missing)]
     wrong += [f"{name} is {tuple(has)}, not {tuple(want)}" for name, has, want in sorted(info["mismatched_keys"])]

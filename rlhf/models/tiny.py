@@ -28,11 +28,12 @@ class Size:
 
 
 SIZES = {
+    "nano": Size(hidden=64, layers=2, heads=4, intermediate=240),
     "tiny": Size(hidden=128, layers=4, heads=4, intermediate=480),
     "small": Size(hidden=384, layers=6, heads=6, intermediate=928),
     "medium": Size(hidden=768, layers=12, heads=12, intermediate=2560),
 }
-"""About 1, 10 and 100 million parameters with a character vocabulary."""
+"""About 0.13, 1, 10 and 100 million parameters with a character vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,11 @@ Source: Havrilla and Iyer 2024, "Understanding the Effect of Noise in LLM Traini
 Thought" (arXiv 2402.04004). We deviate in the operation (whole additions instead of digit steps), in adding a small
 offset instead of replacing digits, and in leaving the inputs and the held-out set clean.
 
+A trace knows which of its lines are right, so that models of steps can be trained and measured: the columns
+`trace_steps` and `trace_labels` hold the lines and, for each, whether everything up to it is right. On the held-out
+side these lines have the same noise, while the worked solution stays clean. `padding` puts idle lines into traces,
+right additions of 0 that bring nothing (`8+0=8`): what a policy may do more of when steps are what it is paid for.
+
 Invariant: whether an instance may be trained on or is held out is a function of its text alone, so the two sets are
 disjoint for every seed, size and stage of a pipeline.
 """
@@ -56,6 +61,8 @@ class Config:
     """Operands are drawn from 0 to this, both included."""
     noise: float = 0.0
     """Probability that a step of a training trace is wrong by 1 or 2."""
+    padding: float = 0.0
+    """Probability of an idle line, an addition of 0, before each step of a training trace."""
     train_size: int = 8192
     """Training prompts. Instances may repeat, each with a trace of its own."""
     held_out_size: int = 256
@@ -70,8 +77,9 @@ class Config:
             raise ConfigError("max_terms", f"{self.max_terms} is below min_terms", fix=f"use {self.min_terms} or more")
         if self.max_operand < 1:
             raise ConfigError("max_operand", f"{self.max_operand} leaves nothing to add", fix="use 1 or more")
-        if not 0 <= self.noise <= 1:
-            raise ConfigError("noise", f"{self.noise} is not a probability", fix="use 0 to 1")
+        for name, share in (("noise", self.noise), ("padding", self.padding)):
+            if not 0 <= share <= 1:
+                raise ConfigError(name, f"{share} is not a probability", fix="use 0 to 1")
         for name, size in (("train_size", self.train_size), ("held_out_size", self.held_out_size)):
             if size < 1:
                 raise ConfigError(name, f"{size} leaves no prompts", fix="use 1 or more")
@@ -86,10 +94,16 @@ class Trace:
     answer: int
     wrong_steps: int
     """Steps whose result is wrong."""
+    right: tuple[bool, ...]
+    """Of each line of the text, the last one included: whether it and all before it are right."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return (*self.steps, f"#### {self.answer}")
 
     @property
     def text(self) -> str:
-        return "\n".join([*self.steps, f"#### {self.answer}"])
+        return "\n".join(self.lines)
 
 
 def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets:
@@ -101,13 +115,15 @@ def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets
     train = _instances(cfg, seed=seed, count=cfg.train_size, held_out=False)
     held_out = _instances(cfg, seed=seed, count=cfg.held_out_size, held_out=True)
     noise = random.Random(derive_seed(seed, _family(cfg.operation), "noise"))
+    shown = random.Random(derive_seed(seed, _family(cfg.operation), "held_out_noise"))
     return PromptSets(
         train_prompts=tuple(
-            _prompt(f"sums-train-{n}", terms, work(terms, operation=cfg.operation, noise=cfg.noise, rng=noise), cfg)
+            _prompt(f"sums-train-{n}", terms, trace, trace, cfg)
             for n, terms in enumerate(train, start=1)
+            for trace in [_noisy(terms, cfg, noise)]
         ),
         held_out_prompts=tuple(
-            _prompt(f"sums-test-{n}", terms, work(terms, operation=cfg.operation), cfg)
+            _prompt(f"sums-test-{n}", terms, work(terms, operation=cfg.operation), _noisy(terms, cfg, shown), cfg)
             for n, terms in enumerate(held_out, start=1)
         ),
     )
@@ -127,7 +143,12 @@ def reference(prompt: Prompt) -> str:
 
 
 def work(
-    terms: Sequence[int], *, operation: str = "add", noise: float = 0.0, rng: random.Random | None = None
+    terms: Sequence[int],
+    *,
+    operation: str = "add",
+    noise: float = 0.0,
+    padding: float = 0.0,
+    rng: random.Random | None = None,
 ) -> Trace:
     """Add up, or subtract, from left to right.
 
@@ -136,19 +157,26 @@ def work(
         operation: `add` or `subtract`.
         noise: probability that a step comes out wrong; the trace goes on from the wrong value. A wrong sum, like a
             right one, is never negative.
-        rng: decides which; needed with noise. It is drawn from for every step whatever the noise.
+        padding: probability of an idle line before each step.
+        rng: decides which; needed with noise or padding. It is drawn from for every step whatever the noise, and once
+            more where there is padding.
     """
-    assert noise == 0 or rng is not None
-    total, steps, wrong = terms[0], list[str](), 0
+    assert noise == padding == 0 or rng is not None
+    sign = SIGNS[operation]
+    total, steps, wrong, right = terms[0], list[str](), 0, list[bool]()
     for term in terms[1:]:
+        if padding and rng is not None and rng.random() < padding:
+            steps.append(f"{total}{sign}0={total}")
+            right.append(not wrong)
         result = total + term if operation == "add" else total - term
         if rng is not None and rng.random() < noise:
             offset = rng.choice(_OFFSETS)
             result += offset if operation == "subtract" or result + offset >= 0 else -offset
             wrong += 1
-        steps.append(f"{total}{SIGNS[operation]}{term}={result}")
+        steps.append(f"{total}{sign}{term}={result}")
+        right.append(not wrong)
         total = result
-    return Trace(steps=tuple(steps), answer=total, wrong_steps=wrong)
+    return Trace(steps=tuple(steps), answer=total, wrong_steps=wrong, right=(*right, not wrong))
 
 
 def is_held_out(question: str) -> bool:
@@ -165,7 +193,12 @@ def _family(operation: str) -> str:
     return "sums" if operation == "add" else "differences"
 
 
-def _prompt(name: str, terms: Sequence[int], trace: Trace, cfg: Config) -> Prompt:
+def _noisy(terms: Sequence[int], cfg: Config, rng: random.Random) -> Trace:
+    return work(terms, operation=cfg.operation, noise=cfg.noise, padding=cfg.padding, rng=rng)
+
+
+def _prompt(name: str, terms: Sequence[int], trace: Trace, graded: Trace, cfg: Config) -> Prompt:
+    """A prompt with its worked solution, and a trace whose lines are graded."""
     clean = work(terms, operation=cfg.operation)
     return Prompt(
         id=name,
@@ -178,6 +211,8 @@ def _prompt(name: str, terms: Sequence[int], trace: Trace, cfg: Config) -> Promp
             "steps": clean.steps,
             "difficulty": len(terms) - 1,
             "wrong_steps": trace.wrong_steps,
+            "trace_steps": graded.lines,
+            "trace_labels": graded.right,
         },
     )
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForTokenClassification
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.types import Batch, ForwardOut, Sample
+from rlhf.core.types import Batch, ForwardOut, Sample, ValuesOut
 from rlhf.data.packing import pack
 from rlhf.models import forward as forward_module
-from rlhf.models.forward import ForwardSpec, forward, output_head, use_packed
+from rlhf.models.forward import ForwardSpec, forward, output_head, use_packed, value_head
 
 PLAIN = Transforms()
 SHAPED = Transforms(temperature=0.7, top_k=9, top_p=0.9)
@@ -88,6 +89,30 @@ def ordinary(model: Any, batch: Batch, transforms: Transforms) -> ForwardOut:
         logprobs_T=logprobs_TV.gather(1, targets_T[:, None])[:, 0],
         entropy_T=-(logprobs_TV.exp() * finite_TV).sum(-1),
     )
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_values_are_those_of_a_token_classifier(family: str, labels: int) -> None:
+    """One label is the value; of two the value is how much more good there is than bad, gradient included."""
+    config = tiny_model.model(family).config
+    config.num_labels = labels
+    model: Any = AutoModelForTokenClassification.from_config(config, attn_implementation="sdpa").double().eval()
+    with torch.no_grad():
+        for parameter in value_head(model).parameters():
+            parameter.normal_()
+    [sample] = [s for s in samples() if s.target_mask is not None]
+    (batch,) = pack([sample], token_budget=1000)
+    logits = model(torch.tensor([sample.tokens])).logits[0, batch.predictor_T]
+    want = logits[:, 0] if labels == 1 else logits[:, 1] - logits[:, 0]
+    wanted = gradients(model, want.square().sum())
+    use_packed(model, where="model.path")
+    got = forward(model, batch, spec())
+    assert isinstance(got, ValuesOut)
+    torch.testing.assert_close(got.values_T, want, atol=1e-10, rtol=0)
+    ours = gradients(model, got.values_T.square().sum())
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(ours[name], gradient, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("transforms", [PLAIN, SHAPED], ids=["plain", "shaped"])

@@ -21,7 +21,7 @@ from rlhf.core import component
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts, LossModule
 from rlhf.core.types import Sample
-from rlhf.losses import ce, common, policy, value
+from rlhf.losses import ce, common, policy, prm, value
 
 VOCAB = 6
 
@@ -56,6 +56,7 @@ CASES = [
         for how in value.AGGREGATES
         for clip in (None, 0.3)
     ),
+    *(Case(f"prm-{how}", prm, prm.Config(aggregate=how, bad_weight=1.7)) for how in prm.AGGREGATES),
 ]
 
 
@@ -80,7 +81,7 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
                 values=draw(rng=critic),
-                returns=draw(rng=critic),
+                returns=tuple(critic.random() for _ in range(count)),
             )
         )
     return samples
@@ -108,7 +109,7 @@ def update(case: Case, micro_batches: Sequence[Sequence[Sample]], counts: Counts
     total, metrics = 0.0, []
     for samples in micro_batches:
         batch = pack(samples)
-        out = module.loss(model.values(batch) if case.module is value else model(batch), batch, case.cfg)
+        out = module.loss(model.values(batch) if case.module in (value, prm) else model(batch), batch, case.cfg)
         scaled = out.total / common.divisor(module.denominator(case.cfg), counts)
         scaled.backward()
         total += scaled.item()

@@ -156,3 +156,69 @@ def test_impossible_values_are_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(**{field: value})
     assert caught.value.where == field
+
+
+def placed(scored: Group, *rows: tuple[float, ...]) -> Group:
+    """The same group with rewards on tokens."""
+    rewards = tuple(replace(r, per_token=row) for r, row in zip(scored.rewards, rows, strict=True))
+    return replace(scored, rewards=rewards)
+
+
+def test_steps_are_credited_with_what_is_still_to_come() -> None:
+    # Answer 0: rewards 1 at token 1 and 2 at token 3, and 4 for the whole: to come 7 7 6 6 4. Answer 1: 3 at token 1,
+    # nothing for the whole: 3 3 0 0 0. Steps: 0 0 1 1 2 and 0 0 1 1 1. Baselines: step 0 (7 + 3) / 2, step 1
+    # (6 + 0) / 2, step 2 answer 0's own.
+    scored = placed(group(7.0, 3.0, lengths=[5, 5]), (0.0, 1.0, 0.0, 2.0, 0.0), (0.0, 3.0, 0.0, 0.0, 0.0))
+    got = grpo.advantages([scored], Config(std="none", credit="steps"))
+    assert got == [[(2.0, 2.0, 3.0, 3.0, 0.0), (-2.0, -2.0, -3.0, -3.0, -3.0)]]
+
+
+def test_steps_are_divided_by_the_deviation_of_whole_answers() -> None:
+    scored = placed(group(7.0, 3.0, lengths=[2, 2]), (1.0, 0.0), (3.0, 0.0))
+    # Returns 7 and 3: deviation sqrt(8); to come 7 6 and 3 0.
+    got = grpo.advantages([scored], Config(eps=1e-12, credit="steps"))
+    scale = math.sqrt(8)
+    assert got[0][0] == pytest.approx((2 / scale, 3 / scale)) and got[0][1] == pytest.approx((-2 / scale, -3 / scale))
+
+
+def test_penalties_count_from_their_token_on() -> None:
+    scored = group(2.0, 0.0, lengths=[3, 3], penalties_GT=((0.5, 0.25, 0.0), (0.0, 0.0, 1.0)))
+    scored = placed(scored, (0.0, 1.0, 0.0), (0.0, 0.0, 0.0))
+    # To come: 1.25 1.75 1 and -1 -1 -1; the first answer's second step begins at its last token.
+    got = grpo.advantages([scored], Config(std="none", credit="steps"))
+    assert got == [[(1.125, 1.625, 0.0), (-1.125, -1.125, -1.125)]]
+
+
+@pytest.mark.parametrize("std", ["group", "batch", "none"])
+def test_without_placed_rewards_steps_are_whole_answers(std: str) -> None:
+    groups = [group(1.0, None, 0.0, 0.5), group(0.0, 1.0)]
+    by_answer, by_step = (grpo.advantages(groups, Config(std=std, credit=credit)) for credit in ("answer", "steps"))
+    assert by_answer == by_step
+
+
+def test_what_has_no_grade_has_no_steps_either() -> None:
+    scored = placed(group(1.0, None, 2.0), (1.0, 0.0), (), (0.0, 0.0))
+    got = grpo.advantages([scored], Config(std="none", credit="steps"))
+    assert got == [[(-0.5, 0.0), None, (0.5, 0.5)]]
+
+
+def test_equal_answers_get_nothing_at_any_step() -> None:
+    row = (0.1, 0.2, 0.3)
+    scored = placed(group(0.7, 0.7, lengths=[3, 3]), row, row)
+    assert grpo.advantages([scored], Config(credit="steps")) == [[(0.0, 0.0, 0.0)] * 2]
+
+
+def test_an_idle_step_earns_by_sum_and_nothing_by_softmin() -> None:
+    """Two answers that are alike but for an idle step of score 1 in front: which the first token's advantage shows."""
+    summed = placed(group(3.0, 2.0, lengths=[3, 2]), (1.0, 1.0, 1.0), (1.0, 1.0))
+    least = placed(group(1.0, 1.0, lengths=[3, 2]), (0.0, 0.0, 1.0), (0.0, 1.0))
+    cfg = Config(std="none", credit="steps")
+    assert grpo.advantages([summed], cfg)[0][0][0] == 0.5  # type: ignore[index]
+    assert grpo.advantages([least], cfg)[0][0][0] == pytest.approx(0.0)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("change", [{"credit": "step"}, {"credit": "steps", "order": "normalize_then_sum"}])
+def test_credit_that_cannot_be_given_is_refused(change: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(**change)  # type: ignore[arg-type]
+    assert caught.value.where == "credit"

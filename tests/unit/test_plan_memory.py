@@ -73,6 +73,13 @@ def test_a_critic_is_a_second_learner_without_logits() -> None:
     assert not any(name.startswith("critic: ") for name in rank(read(), 1))
 
 
+def test_a_model_of_steps_learns_beside_a_policy_that_does_not() -> None:
+    found = rank(read("sft.loss.name=prm"), 0)
+    policy = rank(read(), 0)
+    assert found["policy: weights"] == found["prm: weights"] == policy["learner: weights"]
+    assert found["prm: optimizer"] == policy["learner: optimizer"] and "policy: optimizer" not in found
+
+
 def test_a_stage_that_only_generates_holds_weights_and_no_optimizer() -> None:
     assert rank(read("stages=[gen]", "gen.loop=generate"), 0) == {"learner: weights": 4000}
 

@@ -29,7 +29,7 @@ def question(prompt):
 
 def test_a_trace_adds_from_left_to_right():
     trace = sums.work((3, 5, 9))
-    assert trace == sums.Trace(steps=("3+5=8", "8+9=17"), answer=17, wrong_steps=0)
+    assert trace == sums.Trace(steps=("3+5=8", "8+9=17"), answer=17, wrong_steps=0, right=(True, True, True))
     assert trace.text == "3+5=8\n8+9=17\n#### 17"
 
 
@@ -48,7 +48,7 @@ def test_wrong_results_are_never_negative():
 
 def test_a_difference_subtracts_from_left_to_right_and_may_be_negative():
     trace = sums.work((3, 5, 9), operation="subtract")
-    assert trace == sums.Trace(steps=("3-5=-2", "-2-9=-11"), answer=-11, wrong_steps=0)
+    assert trace == sums.Trace(steps=("3-5=-2", "-2-9=-11"), answer=-11, wrong_steps=0, right=(True, True, True))
     assert trace.text == "3-5=-2\n-2-9=-11\n#### -11"
     results = {sums.work((0, 1), operation="subtract", noise=1.0, rng=random.Random(s)).answer for s in range(40)}
     assert results == {-3, -2, 0, 1}
@@ -119,7 +119,43 @@ def test_noise_changes_traces_but_not_questions():
     clean, noisy = (sums.build(sums.Config(train_size=300, noise=noise), seed=5) for noise in (0.0, 0.5))
     assert [question(p) for p in clean.train()] == [question(p) for p in noisy.train()]
     assert [p.solution for p in clean.train()] != [p.solution for p in noisy.train()]
-    assert clean.held_out() == noisy.held_out()
+    assert [question(p) for p in clean.held_out()] == [question(p) for p in noisy.held_out()]
+    assert [p.solution for p in clean.held_out()] == [p.solution for p in noisy.held_out()]
+
+
+def test_a_trace_knows_which_of_its_lines_are_right_so_far():
+    for prompt in sums.build(sums.Config(train_size=300, noise=0.4, padding=0.3), seed=2).train():
+        lines, labels = prompt.columns["trace_steps"], prompt.columns["trace_labels"]
+        assert prompt.solution == "\n".join(lines) and len(lines) == len(labels)
+        wrong = [n for n, line in enumerate(lines[:-1]) if eval_line(line) is False]
+        first = wrong[0] if wrong else len(lines)
+        assert labels == tuple(n < first for n in range(len(lines)))
+
+
+def eval_line(line):
+    left, result = line.split("=")
+    return sum(map(int, left.split("+"))) == int(result)
+
+
+def test_padding_puts_idle_lines_before_steps():
+    task = sums.build(sums.Config(train_size=2000, padding=0.25), seed=3)
+    idle = sum("+0=" in line and line.split("+")[0] == line.split("=")[1] for p in task.train() for line in trace(p))
+    steps = sum(p.columns["difficulty"] for p in task.train())
+    zeros = sum(term == 0 for p in task.train() for term in p.columns["terms"][1:])
+    assert abs(idle - zeros - 0.25 * steps) < 4 * (steps * 0.25 * 0.75) ** 0.5
+    assert all(p.columns["trace_labels"] == (True,) * len(p.columns["trace_labels"]) for p in task.train())
+    without = sums.build(sums.Config(train_size=2000), seed=3)
+    assert [question(p) for p in without.train()] == [question(p) for p in task.train()]
+
+
+def trace(prompt):
+    return prompt.columns["trace_steps"][:-1]
+
+
+def test_held_out_traces_have_the_noise_but_not_the_solutions():
+    task = sums.build(sums.Config(noise=0.3), seed=1)
+    assert any(not all(p.columns["trace_labels"]) for p in task.held_out())
+    assert all(p.solution == sums.reference(p) for p in task.held_out())
 
 
 def test_held_out_prompts_never_occur_in_train_for_any_seed_or_size():

@@ -1,0 +1,1 @@
+"""One file per way to make rows of a dataset from scored samples."""

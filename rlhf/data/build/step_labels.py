@@ -1,0 +1,160 @@
+"""Labels the steps of sampled solutions by what becomes of them: completions from the end of each step.
+
+From the end of step j `completions` answers are sampled and graded. With c of n graded ones correct,
+
+    hard    y_j = 1 if c > 0 else 0          Math-Shepherd (Wang et al. 2023, arXiv 2312.08935), its choice
+    soft    y_j = c / n                      the same paper; goes to the chance of success as n grows
+
+The last step's label is the verdict of the solution itself. `search: binary` looks for the first step from which
+nothing succeeds, halving what is left (OmegaPRM, Luo et al. 2024, arXiv 2406.06592): about log2 of the number of steps
+are sampled from instead of all, steps before it are 1 and from it on 0, and all are 1 where the solution is correct; so
+it goes with hard labels. We search each solution once, and grow no tree.
+
+What the labels mean: a policy that repairs errors, or guesses, makes wrong steps good; a weak one makes right steps
+bad. Solutions in which a label could not be told, since no completion could be graded, are left out.
+
+Rows have `messages`, `steps` and `labels`, which a stage with `loss.name: prm` learns from, and `successes`: of each
+step, how many of how many completions were correct, null where none were sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.protocols import Continuer
+from rlhf.core.steps import Step, split
+from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, Verdict
+
+CONTINUES = True
+_ESTIMATES = ("hard", "soft")
+_SEARCHES = ("all", "binary")
+_READ = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)
+"""Verdicts of a verifier that read the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """How steps are labelled."""
+
+    separator: str = "\n"
+    """What separates the steps of an answer."""
+    completions: int = 8
+    """Answers sampled from the end of each step (Math-Shepherd 8)."""
+    estimate: str = "hard"
+    """`hard`: 1 where any completion is correct; `soft`: the share that is."""
+    search: str = "all"
+    """`all` samples from every step; `binary` searches for the first error, with hard labels."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("estimate", _ESTIMATES), ("search", _SEARCHES)):
+            if (value := vars(self)[name]) not in choices:
+                raise ConfigError(name, f"'{value}' is not one of the choices", fix=did_you_mean(value, choices))
+        if self.search == "binary" and self.estimate == "soft":
+            problem = "knows no share of the steps that it does not sample from"
+            raise ConfigError("search", f"'binary' {problem}", fix="use search: all, or estimate: hard")
+        if self.completions < 1:
+            raise ConfigError("completions", f"{self.completions} tell nothing", fix="use 8")
+        if not self.separator:
+            raise ConfigError("separator", "is empty", fix="use a line break, or two for paragraphs")
+
+
+@dataclass(slots=True)
+class _Labelled:
+    """A solution on its way to its labels."""
+
+    prompt: Prompt
+    trajectory: Trajectory
+    reward: RewardOut
+    steps: list[Step]
+    successes: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    """By step: correct and graded completions."""
+    good_before: int = 0
+    """Binary search: steps before this one are good."""
+    bad_from: int = 0
+    """Binary search: from this step on they are bad."""
+
+    @property
+    def correct(self) -> bool:
+        return self.reward.verdict is Verdict.CORRECT
+
+
+async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> list[dict[str, Json]]:
+    """Rows in the order of the samples."""
+    found = [
+        _Labelled(group.prompt, t, reward, split(t.text, separator=cfg.separator))
+        for group in groups
+        for t, reward in zip(group.trajectories, group.rewards, strict=True)
+        if reward.verdict in _READ
+    ]
+    found = [solution for solution in found if solution.steps]
+    if cfg.search == "binary":
+        await _search(found, cfg, continuer)
+    else:
+        await _sample([(s, n) for s in found for n in range(len(s.steps) - 1)], cfg, continuer)
+    rows = [(solution, _labels(solution, cfg)) for solution in found]
+    return [_row(solution, labels) for solution, labels in rows if labels is not None]
+
+
+async def _search(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
+    """Narrow every wrong solution's first error down to one step, all of them together."""
+    for solution in found:
+        # A wrong solution's last step is bad; a correct one has no bad step.
+        solution.bad_from = len(solution.steps) if solution.correct else len(solution.steps) - 1
+    while open_ones := [s for s in found if not s.correct and s.good_before < s.bad_from]:
+        asked = [(s, (s.good_before + s.bad_from) // 2) for s in open_ones]
+        await _sample(asked, cfg, continuer)
+        for solution, step in asked:
+            if solution.successes[step][0]:
+                solution.good_before = step + 1
+            else:
+                solution.bad_from = step
+
+
+async def _sample(asked: Sequence[tuple[_Labelled, int]], cfg: Config, continuer: Continuer) -> None:
+    """Fill in the successes from the ends of steps."""
+    starts = [
+        Start(
+            name=f"{solution.trajectory.id}~{step}",
+            prompt=solution.prompt,
+            trajectory=solution.trajectory,
+            # The separator is sampled with the step, lest a completion goes on in its last word.
+            characters=solution.steps[step].end + len(cfg.separator),
+        )
+        for solution, step in asked
+    ]
+    for (solution, step), group in zip(asked, await continuer.go_on(starts, count=cfg.completions), strict=True):
+        read = [reward.verdict for reward in group.rewards if reward.verdict in _READ]
+        solution.successes[step] = (sum(verdict is Verdict.CORRECT for verdict in read), len(read))
+
+
+def _labels(solution: _Labelled, cfg: Config) -> list[float] | None:
+    """One per step; None where one of them cannot be told."""
+    if any(not graded for _, graded in solution.successes.values()):
+        return None
+    last = len(solution.steps) - 1
+    if cfg.search == "binary":
+        return [float(n < solution.bad_from) for n in range(last + 1)]
+    labels: list[float] = []
+    for n in range(last):
+        correct, graded = solution.successes[n]
+        labels.append(correct / graded if cfg.estimate == "soft" else float(correct > 0))
+    return [*labels, float(solution.correct)]
+
+
+def _row(solution: _Labelled, labels: list[float]) -> dict[str, Json]:
+    t = solution.trajectory
+    successes = [solution.successes.get(n) for n in range(len(solution.steps))]
+    return {
+        "prompt_id": t.prompt_id,
+        "messages": [{"role": m.role, "content": m.content} for m in solution.prompt.messages],
+        "steps": [step.text for step in solution.steps],
+        "labels": labels,
+        "successes": [None if pair is None else list(pair) for pair in successes],
+        "gold": solution.prompt.gold,
+        "verdict": solution.reward.verdict.value,
+        "sample_id": t.id,
+        "seed": t.seed,
+        "policy_version": t.policy_version,
+    }
