@@ -3,8 +3,8 @@
 Used by `rewards.judge.local`, `rewards.process.local` and `rewards.refusal.classifier`. The pool of a run gives each
 item little memory and may give each a new worker; a model needs more and has to stay. So it has a pool of one worker,
 made when it is first asked and shared by all threads of this process, with the memory that the config grants, no
-network, and a deadline per batch. A worker that is killed loads the model again before the next batch. Each process that
-grades has one of its own. torch is imported in that worker only.
+network, and a deadline per batch. A worker that is killed loads the model again before the next batch. Each process
+that grades has one of its own. torch is imported in that worker only.
 """
 
 from __future__ import annotations

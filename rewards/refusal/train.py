@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,70 +69,85 @@ def read(path: Path) -> list[Labelled]:
     return found
 
 
-def train(
-    texts: Sequence[Labelled],
-    model: Path,
-    out: Path,
-    *,
-    epochs: int = 3,
-    lr: float = 2e-5,
-    batch: int = 16,
-    seed: int = 0,
-) -> Measured:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How it is trained."""
+
+    epochs: int = 3
+    """Passes over the texts."""
+    lr: float = 2e-5
+    """Learning rate."""
+    batch: int = 16
+    """Texts per step."""
+    seed: int = 0
+    """Of the split, the order and the new head."""
+
+
+def train(texts: Sequence[Labelled], model: Path, out: Path, *, how: Settings) -> Measured:
     """Train and save.
 
     Args:
         texts: of both kinds.
         model: folder to start from.
         out: folder to write.
-        epochs: passes over the texts.
-        lr: learning rate.
-        batch: texts per step.
-        seed: of the split, the order and the new head.
+        how: steps and seed.
     """
+    import torch
+
+    torch.manual_seed(how.seed)
+    rng = random.Random(how.seed)
+    shuffled = rng.sample(list(texts), len(texts))
+    size = max(1, len(texts) // _HELD_OUT)
+    net = _opened(model)
+    optimizer = torch.optim.AdamW(net.model.parameters(), lr=how.lr)
+    net.model.train()
+    for _ in range(how.epochs):
+        for chosen in _batches(rng.sample(shuffled[size:], len(texts) - size), how.batch):
+            labels = torch.tensor([int(one.refused) for one in chosen])
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net.logits(chosen), labels).backward()
+            optimizer.step()
+    net.model.eval()
+    with torch.inference_mode():
+        said = [
+            bool(x) for chosen in _batches(shuffled[:size], how.batch) for x in net.logits(chosen).argmax(-1).tolist()
+        ]
+    net.model.save_pretrained(out)
+    net.tokenizer.save_pretrained(out)
+    right = sum(found == one.refused for found, one in zip(said, shuffled[:size], strict=True))
+    return Measured(texts=size, accuracy=right / size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Net:
+    model: Any
+    tokenizer: Any
+    room: int
+    """Tokens that it reads."""
+
+    def logits(self, chosen: Sequence[Labelled]) -> Any:
+        """[texts, labels]"""
+        texts = [one.text for one in chosen]
+        found = self.tokenizer(texts, truncation=True, max_length=self.room, padding=True, return_tensors="pt")
+        return self.model(input_ids=found["input_ids"], attention_mask=found["attention_mask"]).logits
+
+
+def _opened(model: Path) -> _Net:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.manual_seed(seed)
-    rng = random.Random(seed)
-    shuffled = rng.sample(list(texts), len(texts))
-    held_out, rest = shuffled[: max(1, len(texts) // _HELD_OUT)], shuffled[max(1, len(texts) // _HELD_OUT) :]
     tokenizer: Any = AutoTokenizer.from_pretrained(model, local_files_only=True, truncation_side="left")
     ids = {name: number for number, name in LABELS.items()}
     net: Any = AutoModelForSequenceClassification.from_pretrained(
         model, local_files_only=True, num_labels=len(LABELS), id2label=LABELS, label2id=ids, dtype=torch.float32
     )
     net.config.pad_token_id = tokenizer.pad_token_id
-    room = int(vars(net.config.get_text_config()).get("max_position_embeddings") or tokenizer.model_max_length)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr)
+    room = vars(net.config.get_text_config()).get("max_position_embeddings") or tokenizer.model_max_length
+    return _Net(model=net, tokenizer=tokenizer, room=int(room))
 
-    def logits(chosen: Sequence[Labelled]) -> torch.Tensor:
-        encoded = tokenizer(
-            [one.text for one in chosen], truncation=True, max_length=room, padding=True, return_tensors="pt"
-        )
-        return net(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits
 
-    net.train()
-    for _ in range(epochs):
-        order = rng.sample(rest, len(rest))
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            labels = torch.tensor([int(one.refused) for one in chosen])
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(logits(chosen), labels).backward()
-            optimizer.step()
-    net.eval()
-    with torch.inference_mode():
-        right = [
-            bool(found) == one.refused
-            for start in range(0, len(held_out), batch)
-            for found, one in zip(
-                logits(held_out[start : start + batch]).argmax(-1).tolist(), held_out[start:], strict=False
-            )
-        ]
-    net.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    return Measured(texts=len(right), accuracy=sum(right) / len(right))
+def _batches(texts: Sequence[Labelled], size: int) -> Iterator[Sequence[Labelled]]:
+    return (texts[start : start + size] for start in range(0, len(texts), size))
 
 
 def main() -> None:
@@ -140,13 +155,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rewards.refusal.train", description="Train a refusal classifier.")
     for name in ("texts", "model", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=2e-5)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
+    for name, value in vars(Settings()).items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
-    texts = read(args.texts)
-    found = train(texts, args.model, args.out, epochs=args.epochs, lr=args.lr, batch=args.batch, seed=args.seed)
+    how = Settings(epochs=args.epochs, lr=args.lr, batch=args.batch, seed=args.seed)
+    found = train(read(args.texts), args.model, args.out, how=how)
     print(f"{found.accuracy:.1%} of {found.texts} held-out texts are told rightly")
 
 

@@ -18,7 +18,7 @@ import torch
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.data import sources
 from rlhf.learner import checkpoint
-from rlhf.loops import offline
+from rlhf.loops import offline, online
 from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import Progress
 from rlhf.models import load
@@ -50,6 +50,8 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     read = dict.fromkeys(settings.task.module.sources(settings.task.config), "task")
     read |= {found: f"{name}.data" for name, cfg in offline_configs if (found := offline.source(cfg, names))}
     read |= {found: f"{name}.prm.held_out" for name, cfg in offline_configs if (found := offline.measured_on(cfg))}
+    known = [(s.name, s.config.boundary.source) for s in experiment.stages if isinstance(s.config, online.Config)]
+    read |= {found: f"{name}.boundary.source" for name, found in known if found and found not in names}
     return {
         "git": _git(Path(__file__).parent),
         "python": sys.version.split()[0],

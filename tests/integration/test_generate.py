@@ -55,3 +55,22 @@ def test_a_dataset_without_rows_says_why(shell: Shell, tmp_path: Path) -> None:
     shell.run("train", write_config(tmp_path, content), cwd=tmp_path).refused(
         "sft.data: stage 'gen' selected no sample to learn from", "select: all"
     )
+
+
+def test_what_the_policy_knows_is_measured_for_a_later_stage(shell: Shell, tmp_path: Path) -> None:
+    content = rejection_sampling(steps=7) | {"run": {"name": "known"}, "stages": ["gen", "rl"]}
+    content["gen"] |= {"select": "prompts"}
+    content["rewards"] = {"refusal": {"verifier": content["rewards"]["digits"]}}
+    content["rl"] |= {"steps": 2, "boundary": {"source": "gen"}}
+    shell.run("train", write_config(tmp_path, content), cwd=tmp_path).ok()
+    run = tmp_path / "runs" / "known"
+    found = rows(run / "data" / "gen.jsonl")
+    samples = rows(run / "samples.jsonl")
+    assert len(found) == 42 and not (run / "data" / "rl.boundary.jsonl").exists()
+    for row in found:
+        mine = [s for s in samples if s["step"] == row["step"] and s["prompt_id"] == row["prompt_id"]]
+        assert row["samples"] == len(mine) == 4
+        assert row["correct"] == sum(s["verdict"] == "correct" for s in mine)
+        assert row["answered"] + row["refused"] == 4 and row["policy_version"] == 0
+    trained = [s for s in samples if s["stage"] == "rl"]
+    assert trained and all(s["breakdown"]["refusal/probed"] == 1.0 for s in trained), "all 40 questions were asked"

@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"text": one.text, "refused": one.refused} for one in labelled(200)]
     (place / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = train.read(place / "texts.jsonl")
-    found = train.train(texts, place / "base", place / "trained", epochs=4, lr=3e-3)
+    found = train.train(texts, place / "base", place / "trained", how=train.Settings(epochs=4, lr=3e-3))
     assert found.texts == 20 and found.accuracy >= 0.95
     return place / "trained"
 

@@ -16,7 +16,7 @@ from rewards.refusal import SELF_ACCURACY
 from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
-from rlhf.loops import boundary, settings
+from rlhf.loops import boundary, settings, summary
 from rlhf.loops.boundary import BoundaryConfig, Tally
 from rlhf.loops.prompts import content_key
 
@@ -235,3 +235,16 @@ def test_a_source_comes_before_and_says_what_is_known(
     with pytest.raises(ConfigError, match=says) as caught:
         settings.parse(config.Loaded(tmp_path, tree, (), {}))
     assert caught.value.where == "rl.boundary.source"
+
+
+def test_the_run_records_which_file_its_boundary_came_from(tmp_path: Path) -> None:
+    source = tmp_path / "known.jsonl"
+    source.write_text("{}\n")
+    tree = {
+        "run": {"name": "x"},
+        "model": {"init": "tiny"},
+        "stages": ["rl"],
+        "rl": {"loop": "online", "boundary": {"source": str(source)}},
+    }
+    found = summary.environment(settings.parse(config.Loaded(tmp_path / "x.yaml", tree, (), {})), 1)
+    assert list(found["data"]) == [str(source)] and found["data"][str(source)].startswith("sha256:")
