@@ -4,10 +4,10 @@ python benchmarks/pool_hostile.py [--items 500] [--work-ms 20] [--deadline 1.0] 
 
 Clean items take `--work-ms` of CPU. The hostile ones are, in equal parts, crashes (a segmentation fault), hangs (an
 endless loop at full speed, until the deadline; with `--sleepy` one that sleeps) and memory bombs (which grow up to
-their limit). All are shuffled with a fixed seed. The deadline's default is that of `rewards.math.sympy`, the pool's own
-customer. Clean throughput is clean items by the time until the last of them is done; `with the tail` counts until the
-last hostile one is over, too. A hang that is waited for at the end of a batch costs up to one deadline, however many
-items there were.
+their limit). Each first tries to kill a process and to overwrite a file, the canaries. All are shuffled with a fixed
+seed. The deadline's default is that of `rewards.math.sympy`, the pool's own customer. Clean throughput is clean items
+by the time until the last of them is done; `with_tail` counts until the last hostile one is over, too. Under `nice` 19
+slow items cannot stand back as far as they otherwise do, which costs a few percent.
 
 Runs with and without hostile items alternate, `--repeats` of each; the ratio is that of the sums of their times, the
 range that of neighbouring runs. Exit code 1 when a clean item got another result than its own, a hostile one got
@@ -17,9 +17,11 @@ any, or the canaries, a file and a process, were touched.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,13 @@ KINDS = ("crash", "hang", "bomb")
 def item(request: dict[str, Any]) -> dict[str, float]:
     """What runs in a worker: some work, or harm."""
     kind = request["kind"]
+    if kind != "clean":
+        for harm in (
+            lambda: os.kill(request["canary"], signal.SIGKILL),
+            lambda: Path(request["file"]).write_text("touched"),
+        ):
+            with contextlib.suppress(OSError):
+                harm()
     if kind == "crash":
         os.kill(os.getpid(), 11)
     if kind == "bomb":
@@ -104,7 +113,7 @@ def main() -> int:
     parser.add_argument("--sleepy", action="store_true")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
-    cfg = PoolConfig(workers=asked.workers, limits=Limits(memory_mb=asked.memory_mb))
+    cfg = PoolConfig(workers=asked.workers, limits=Limits(memory_mb=asked.memory_mb), writable=[])
     runs: dict[str, list[dict[str, Any]]] = {"clean": [], "hostile": []}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "canary"
@@ -118,7 +127,8 @@ def main() -> int:
                     batch = requests(
                         asked.items, hostile=name == "hostile", work_s=asked.work_ms / 1000, sleepy=asked.sleepy
                     )
-                    found.append(served(pool, batch, deadline=asked.deadline))
+                    harmful = {"canary": canary.pid, "file": str(file)}
+                    found.append(served(pool, [request | harmful for request in batch], deadline=asked.deadline))
                     print(name, json.dumps(found[-1]), flush=True)
         touched = file.read_text() != "untouched" or canary.poll() is not None
         canary.communicate(b"")
