@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from rewards.sandbox import kernel, namespaces, program
+from rewards.sandbox import kernel, namespaces, program, scratch
 from rewards.sandbox.spec import DESCRIPTORS, NAMESPACES, PROBE, Order, decode
 
 _LOOK_S = 0.03
@@ -199,6 +199,8 @@ class _Warden:
                 break
             if self._life in ready:
                 self._end(child)
+                if not self._inside:  # whoever would delete it may be gone
+                    scratch.delete(self._order.scratch)
                 return
             if not ended and _resident_mb() > self._order.memory_mb:
                 ended = "memory"

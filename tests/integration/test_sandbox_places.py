@@ -117,9 +117,10 @@ box.run(Program(argv=[*program.argv, sys.argv[1]], files=program.files), seconds
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
-def test_programs_die_with_a_parent_that_is_killed(namespaces: bool) -> None:
+def test_programs_and_their_folders_go_with_a_parent_that_is_killed(namespaces: bool, tmp_path: Path) -> None:
     token = uuid.uuid4().hex
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, token, str(namespaces)])
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, token, str(namespaces)], env=env)
     end = time.monotonic() + 20
     while not running(f"main.py\0{token}") and time.monotonic() < end:
         time.sleep(0.05)
@@ -127,6 +128,9 @@ def test_programs_die_with_a_parent_that_is_killed(namespaces: bool) -> None:
     parent.kill()
     parent.wait()
     assert gone(token)
+    while [*tmp_path.iterdir()] and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_file_with_another_name_and_any_interpreter_will_do() -> None:
