@@ -26,12 +26,12 @@ from rlhf.report import first_error
 from rlhf.report.first_error import Scored
 from rlhf.tasks import sums
 
-STEPS, BATCH = 500, 64
+STEPS, BATCH = 400, 64
 
 
 def solutions(*, seed: int, held_out: bool, size: int) -> list[Solution]:
     """Traced sums of which a quarter of the additions are wrong; from the same questions several times."""
-    cfg = sums.Config(min_terms=3, max_terms=4, max_operand=3, noise=0.25, train_size=size, held_out_size=64)
+    cfg = sums.Config(min_terms=3, max_terms=5, max_operand=3, noise=0.25, train_size=size, held_out_size=64)
     found: list[Solution] = []
     while len(found) < size:
         task = sums.build(cfg, seed=seed)
