@@ -59,6 +59,7 @@ check ruff format --check
 check pyright --pythonpath "$python"
 check rlhf.cli audit configs/audit/math.yaml
 check rlhf.cli audit configs/audit/constraints.yaml
+check rlhf.cli audit configs/audit/code.yaml
 echo "== pytest"
 if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
