@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlhf.core import component
 from rlhf.loops import settings
 
 ROOT = Path(__file__).parents[2]
@@ -58,3 +59,17 @@ def test_what_the_rewards_page_claims_of_an_answer_holds() -> None:
             assert eval(code, names) == eval(value, {}), line
         else:
             exec(code, names)
+
+
+def test_every_reward_has_a_section_and_a_config_on_its_page() -> None:
+    page = (DOCS / "rewards.md").read_text(encoding="utf-8")
+    headings = {
+        re.sub(r"[^\w\- ]", "", line.removeprefix("## ").lower()).replace(" ", "-")
+        for line in page.splitlines()
+        if line.startswith("## ")
+    }
+    links = dict(re.findall(r"^\| \[`?([\w ]+?)`?\]\(#([\w\-]+)\)", page, flags=re.MULTILINE))
+    assert {*links.values()} <= headings
+    assert {name for name in component.names("rewards") if name != "user_function"} == {*links} - {"your own"}
+    for name in {*links} - {"your own"}:
+        assert (ROOT / "configs" / "rewards" / f"{name}.yaml").exists(), name
