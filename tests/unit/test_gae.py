@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 from batches import group
@@ -42,6 +43,14 @@ def test_lambda_1_is_the_return_minus_the_value_and_0_the_one_step_error() -> No
     assert rows(gae.returns(some, whole)) == pytest.approx(ahead)
     steps = [0.7 * (t == 5) - penalties[t] + (*values, 0.0)[t + 1] - values[t] for t in range(6)]
     assert rows(gae.advantages(some, gae.Config(lam=0.0, whiten=False))) == pytest.approx(steps)
+
+
+def test_rewards_of_steps_stand_where_their_steps_end() -> None:
+    # 1.5 in all: 0.2 at token 1, 0.3 at token 2, and 1 for the whole answer, at its last token.
+    some = group(1.5, lengths=[4], values_GT=((0.0,) * 4,))
+    some = replace(some, rewards=(replace(some.rewards[0], per_token=(0.0, 0.2, 0.3, 0.0)),))
+    assert rows(gae.advantages([some], gae.Config(lam=1.0, whiten=False))) == pytest.approx([1.5, 1.5, 1.3, 1.0])
+    assert rows(gae.advantages([some], gae.Config(lam=0.0, whiten=False))) == pytest.approx([0.0, 0.2, 0.3, 1.0])
 
 
 def test_with_a_critic_that_knows_nothing_every_token_gets_the_reward() -> None:
