@@ -66,7 +66,7 @@ def make_samples(*, with_old: bool) -> list[Sample]:
     samples: list[Sample] = []
     for i, count in enumerate([1, 9, 2, 5, 1, 12, 4, 3]):
 
-        def draw(count: int = count, rng: random.Random = rng) -> tuple[float, ...]:
+        def draw(count: int = count) -> tuple[float, ...]:
             return tuple(rng.uniform(-3.0, -0.5) for _ in range(count))
 
         mask = {3: (True, False, False, True, True), 7: (False, False, False)}.get(i)
@@ -80,7 +80,7 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 old_logprobs=draw() if with_old else None,
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
-                values=draw(rng=critic),
+                values=tuple(critic.uniform(-0.5, 0.5) for _ in range(count)),
                 returns=tuple(critic.random() for _ in range(count)),
             )
         )

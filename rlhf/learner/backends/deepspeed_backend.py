@@ -36,7 +36,7 @@ from torch.nn import Parameter, functional
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
 from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
-from rlhf.learner import export, optimizer, state, streams, world
+from rlhf.learner import builds, export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend
 from rlhf.learner.world import World
@@ -342,6 +342,10 @@ def _deepspeed(ranks: World) -> ModuleType:
         world.start_alone(ranks.device)
     if not deepspeed.comm.is_initialized():
         with _silent():
+            shared_memory: Any = accelerator.create_op_builder("ShareMemCommBuilder")
+            if shared_memory is not None and deepspeed.ops.__compatible_ops__.get(shared_memory.NAME):
+                with builds.alone(shared_memory.NAME):
+                    shared_memory.load()
             deepspeed.comm.init_distributed(accelerator.communication_backend_name(), auto_mpi_discovery=False)
     return deepspeed
 
