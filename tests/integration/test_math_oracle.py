@@ -23,6 +23,7 @@ DISAGREEMENTS: dict[str, set[tuple[str, str]]] = {
         ("1 1/2", "1.5"), ("1½", "3/2"), (r"\frac{1}{2}\text{ percent}", "0.005"), ("45°", "45"), ("2=x", "2"),
         ("$75.00 dollars", "75"), ("5 sq. ft", r"5\text{ feet}^2"), ("5 mph", "5 miles per hour"),
         ("-1.8 billion", "-1800000000"), ("Albert  Einstein", "albert einstein"), ("No.", "no"), ("B.", "B"),
+        ("B. 12 cm", "B"), ("B) A triangle", "B"), ("B: vitamin C", "B"), ("B, since it can not be A or C", "B"),
         (r"\text{Alice and Bob}", "Alice and Bob"), ("3√2", r"3\sqrt{2}"), ("x^-1", "x^{-1}"), ("4²", "16"),
         ("bca", "a b c"), (r"\sin 30^\circ", r"\frac{1}{2}"), (r"17 \bmod 5", "2"), (r"e^{i\pi}", "-1"),
         (r"\sqrt{-4}", "2i"),

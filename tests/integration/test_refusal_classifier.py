@@ -94,7 +94,8 @@ def test_it_tells_refusals_from_answers_and_the_reward_goes_by_it(folder: Path) 
 def test_what_takes_too_long_costs_itself(folder: Path) -> None:
     model = served(folder, SERVING)
     far = time.monotonic() + 300
-    [late] = model.ask(["it is ??"], settings={"label": "refused"}, timeout_s=1e-6, deadline=far)
+    long = "so " * 300_000  # a second's work for the tokenizer
+    [late] = model.ask([long], settings={"label": "refused"}, timeout_s=0.01, deadline=far)
     assert isinstance(late, TimeoutError)
     [again] = model.ask(["it is ??"], settings={"label": "refused"}, timeout_s=60.0, deadline=far)
     assert isinstance(again, float), "killed in the middle, it is loaded again for the next"
