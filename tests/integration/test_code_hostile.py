@@ -37,7 +37,7 @@ def hunt():
     seen = []
     for top in ("/", "/tmp", "/proc", "/dev/shm", os.getcwd(), os.path.expanduser("~"), "/proc/1", "/proc/self"):
         for folder, _, names in os.walk(top):
-            if folder.startswith(("/usr", "/root/.pyenv", "/sys")) or "site-packages" in folder: continue
+            if folder.startswith(("/usr", sys.base_prefix, "/sys")) or "site-packages" in folder: continue
             for name in names[:200]:
                 try:
                     with open(os.path.join(folder, name), "rb") as file:
