@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.types import Prompt, RewardOut, Verdict
+from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
 
 USER = "user"
 _SHAPES = ("linear", "cosine", "jump")
@@ -130,3 +130,20 @@ def finite(out: RewardOut) -> RewardOut:
 def last_user_message(prompt: Prompt) -> str:
     """The question as plain text: the content of the last message of the user, empty when there is none."""
     return next((m.content for m in reversed(prompt.messages) if m.role == USER), "")
+
+
+def answered(prompt: Prompt, text: str) -> Group:
+    """A group of one answer that nobody sampled, for a reward to grade."""
+    sample = Trajectory(
+        id="given",
+        prompt_id=prompt.id,
+        index=0,
+        prompt_tokens=(),
+        tokens=(),
+        logprobs=(),
+        text=text,
+        stop=StopReason.EOS,
+        policy_version=0,
+        seed=0,
+    )
+    return Group(prompt=prompt, trajectories=(sample,))

@@ -26,13 +26,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rewards import rubric
+from rewards import base, rubric
 from rewards.pool import WorkerPool
 from rlhf.core import config
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
+from rlhf.core.types import Group, Message, Prompt, RewardOut, Verdict
 from rlhf.lab.cases import Case
 
 _STATUS = Path("/proc/self/status")
@@ -269,26 +269,9 @@ def _once(name: str, case: Case, group: Group, grader: Component, pool: WorkerPo
 
 
 def _group(case: Case) -> Group:
-    prompt = Prompt(
-        id=case.id,
-        messages=(Message(role="user", content=case.prompt),),
-        gold=case.gold,
-        task="",
-        columns=case.columns,
-    )
-    answer = Trajectory(
-        id=case.id,
-        prompt_id=case.id,
-        index=0,
-        prompt_tokens=(),
-        tokens=(),
-        logprobs=(),
-        text=case.completion,
-        stop=StopReason.EOS,
-        policy_version=0,
-        seed=0,
-    )
-    return Group(prompt=prompt, trajectories=(answer,))
+    asked = (Message(role=base.USER, content=case.prompt),)
+    prompt = Prompt(id=case.id, messages=asked, gold=case.gold, task="", columns=case.columns)
+    return base.answered(prompt, case.completion)
 
 
 def _limits(cfg: Measured, own: Tally, memory: float, left: Sequence[str]) -> list[Limit]:

@@ -93,7 +93,7 @@ def read(path: Path, columns: Columns, *, tokenizer: PreTrainedTokenizerBase | N
     items: list[Item] = []
     for number, row in enumerate(rows, start=1):
         where = f"{path}, row {number}"
-        prompt = prompt_of(row, columns, name=f"row-{number}", where=where)
+        prompt = _prompt(row, columns, name=f"row-{number}", where=where)
         key = str(row.get("prompt_id") or "\0".join([*(m.content for m in prompt.messages), prompt.gold]))
         group = found.setdefault(key, len(prompts))
         if group == len(prompts):
@@ -107,7 +107,7 @@ def read(path: Path, columns: Columns, *, tokenizer: PreTrainedTokenizerBase | N
     return Completions(groups=groups, items=items)
 
 
-def prompt_of(row: Row, columns: Columns, *, name: str, where: str) -> Prompt:
+def _prompt(row: Row, columns: Columns, *, name: str, where: str) -> Prompt:
     """The prompt of a row; a row may do without a question, not without a gold."""
     asked = row.get(_column(row, columns.prompt, PROMPTS, where, "--prompt", needed=bool(columns.prompt)), "")
     gold_column = _column(row, columns.gold, GOLDS, where, "--gold")
@@ -125,14 +125,6 @@ def prompt_of(row: Row, columns: Columns, *, name: str, where: str) -> Prompt:
         task=str(row.get("task", "")),
         columns={key: value for key, value in row.items() if key not in _USED},
     )
-
-
-def text_of(row: Row, columns: Columns, *, where: str) -> str:
-    """The one completion of a row."""
-    texts = _texts(row, columns, where)
-    if len(texts) != 1:
-        raise DataError(where, f"holds {len(texts)} completions", fix="give every completion a row of its own")
-    return texts[0]
 
 
 def _texts(row: Row, columns: Columns, where: str) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rewards import rubric
 from rewards.pool import WorkerPool
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
-from rlhf.core.types import Group, Prompt, RewardOut, Trajectory
+from rlhf.core.types import Group, RewardOut, Trajectory
 from rlhf.loops import boundary, online, records, settings, setup
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
@@ -110,7 +110,7 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
     with WorkerPool() as pool:
         for (step, stage), rows in itertools.groupby(read_lines(folder.samples), key=lambda r: (r["step"], r["stage"])):
             was, now = _stage(old, stage), _stage(new, stage, or_last=True)
-            before = [_with_text(group, prompts) for group in records.groups(rows)]
+            before = [replace(group, prompt=records.asked(group.prompt.id, prompts)) for group in records.groups(rows)]
             if was is not None and was.boundary.on:
                 known = boundary.before(was.boundary, folder.data, stage=stage, step=step)
                 before = [replace(group, prompt=boundary.attached(group.prompt, known)) for group in before]
@@ -124,14 +124,6 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
     if not found.samples:
         raise RunFolderError(str(folder.samples), "holds no samples", fix="train for at least one online step")
     return found
-
-
-def _with_text(group: Group, prompts: Mapping[str, Prompt]) -> Group:
-    for name in records.original_id(group.prompt.id):
-        if name in prompts:
-            return replace(group, prompt=replace(prompts[name], id=group.prompt.id))
-    problem = "is the prompt of a sample, but the task has no such prompt any more"
-    raise RunFolderError(group.prompt.id, problem, fix="restore the data that the run was trained on")
 
 
 def _stage(experiment: Experiment, name: str, *, or_last: bool = False) -> online.Config | None:

@@ -17,14 +17,13 @@ from pathlib import Path
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.metrics import mean_of
 from rlhf.core.protocols import Task
 from rlhf.core.types import Head, Message, Prompt, Sample
 from rlhf.data import sources
-from rlhf.data.packing import count, pack
+from rlhf.data.packing import pack
 from rlhf.data.render import render_solution
 from rlhf.learner import learner
-from rlhf.loops import critic, prm
+from rlhf.loops import critic, prm, updates
 from rlhf.loops.prm import PrmConfig
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
@@ -83,16 +82,8 @@ async def run(cfg: Config, stage: Stage) -> None:
             samples = [_sample(p, stage) for p in rows.take(stage.progress.cursor, cfg.batch_size)]
             stage.progress.cursor += cfg.batch_size
             batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
-        with stage.phase("update_actor"):
-            await trained.forward_backward(batches, counts=count(samples))
-            stats = await trained.optim_step()
+        stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
         stage.progress.version = stats.version
-        tokens = sum(len(s.tokens) for s in samples)
-        stage.progress.tokens += tokens
-        stage.recorder.count_tokens(tokens)
-        stage.recorder.add(
-            {**stats.metrics, "actor/grad_norm": mean_of([stats.grad_norm]), "actor/lr": mean_of([stats.lr])}
-        )
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rewards import rubric
+from rewards import base, rubric
 from rewards.base import RewardConfig
 from rlhf.core.types import Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
@@ -86,7 +86,7 @@ def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:
     settings = experiment.settings
 
     def grade(prompt: Prompt, completion: str) -> RewardOut:
-        answer = setup.answered(prompt, completion)
+        answer = base.answered(prompt, completion)
         [scored] = rubric.score_groups([answer], primary, settings.rubric, shared.pool)
         return scored.rewards[0]
 

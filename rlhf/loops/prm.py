@@ -20,12 +20,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.metrics import mean_of
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.types import Prompt, Sample
 from rlhf.data import sources, steps
-from rlhf.data.packing import by_sample, count, pack
+from rlhf.data.packing import by_sample, pack
 from rlhf.data.steps import Solution, StepConfig
+from rlhf.loops import updates
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import PRM, LearnerRequest, Stage
 from rlhf.report import first_error
@@ -75,16 +75,8 @@ async def train(cfg: Config, stage: Stage, *, data: str | None) -> None:
             samples = [_sample(prompt, training, cfg, stage) for prompt in drawn]
             stage.progress.cursor += cfg.batch_size
             batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
-        with stage.phase("update_prm"):
-            await trained.forward_backward(batches, counts=count(samples))
-            stats = await trained.optim_step()
+        stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="prm")
         stage.progress.critic_version = stats.version
-        tokens = sum(len(s.tokens) for s in samples)
-        stage.progress.tokens += tokens
-        stage.recorder.count_tokens(tokens)
-        stage.recorder.add(
-            {**stats.metrics, "prm/grad_norm": mean_of([stats.grad_norm]), "prm/lr": mean_of([stats.lr])}
-        )
         if held_out and _due(cfg, stage):
             with stage.phase("eval"):
                 stage.recorder.add(await _measure(trained, list(training.values()), held_out, cfg, stage))

@@ -3,9 +3,11 @@ score all of them again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from rlhf.core.errors import RunFolderError
 from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
 from rlhf.loops import online
 
@@ -68,6 +70,18 @@ def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:
     return out[: cfg.prompts_per_step]
 
 
-def original_id(prompt_id: str) -> tuple[str, str]:
-    """The ids under which the task may know a prompt: from the second epoch on its id ends in `~<epoch>`."""
-    return prompt_id, prompt_id.rpartition("~")[0]
+def asked(prompt_id: str, prompts: Mapping[str, Prompt]) -> Prompt:
+    """The prompt of a record with its text; from the second epoch on its id ends in `~<epoch>`.
+
+    Args:
+        prompt_id: as recorded.
+        prompts: of the task, by id.
+
+    Raises:
+        RunFolderError: the task has no such prompt any more.
+    """
+    for name in (prompt_id, prompt_id.rpartition("~")[0]):
+        if name in prompts:
+            return replace(prompts[name], id=prompt_id)
+    fix = "restore the data that the run was trained on"
+    raise RunFolderError(prompt_id, "is the prompt of the sample, but the task has no such prompt any more", fix=fix)

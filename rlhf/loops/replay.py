@@ -31,7 +31,6 @@ from rlhf.core.types import (
     Completion,
     ForwardOut,
     Group,
-    Prompt,
     Request,
     RewardOut,
     Sample,
@@ -194,7 +193,7 @@ async def _replay(
     together = [r for r in rows if r["step"] == record["step"]]
     beside = [r for r in together if r["prompt_id"] == record["prompt_id"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
-    prompt = _prompt(shared, record)
+    prompt = records.asked(record["prompt_id"], {p.id: p for p in shared.task.train()})
     if isinstance(loop, online.Config):
         known = boundary.before(loop.boundary, run.data, stage=stage.name, step=record["step"])
         prompt = boundary.attached(prompt, known)
@@ -317,16 +316,6 @@ def _quiet(experiment: settings.Experiment) -> settings.Experiment:
     every = CheckpointConfig(every=2**31, keep=0)
     stages = tuple(replace(s, config=replace(s.config, evaluate_every=0)) for s in experiment.stages)
     return replace(experiment, settings=replace(experiment.settings, checkpoints=every), stages=stages)
-
-
-def _prompt(shared: setup.Parts, record: Record) -> Prompt:
-    """The prompt of a record; from the second epoch on its id ends in `~<epoch>`."""
-    name = record["prompt_id"]
-    for prompt in shared.task.train():
-        if prompt.id in records.original_id(name):
-            return replace(prompt, id=name)
-    fix = "restore the data that the run was trained on"
-    raise RunFolderError(name, "is the prompt of the sample, but the task has no such prompt any more", fix=fix)
 
 
 def _find(rows: Sequence[Record], sample_id: str, run: Path) -> Record:

@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
-from rewards import rubric
+from rewards import base, rubric
 from rewards.base import RewardConfig
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import LearnerHandle, Task
-from rlhf.core.types import Group, Head, Prompt, StopReason, Trajectory
+from rlhf.core.types import Head, Prompt
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.learner.learner import head
@@ -120,23 +120,6 @@ def check_rewards(settings: Settings, shared: Parts) -> None:
         if isinstance(component.config, RewardConfig) and component.config.trained_by:
             continue
         _check_reward(label, component, settings, shared)
-
-
-def answered(prompt: Prompt, text: str) -> Group:
-    """A group of one answer that nobody sampled, for a reward to grade."""
-    sample = Trajectory(
-        id="given",
-        prompt_id=prompt.id,
-        index=0,
-        prompt_tokens=(),
-        tokens=(),
-        logprobs=(),
-        text=text,
-        stop=StopReason.EOS,
-        policy_version=0,
-        seed=0,
-    )
-    return Group(prompt=prompt, trajectories=(sample,))
 
 
 def opened(settings: Settings, path: Path) -> ModelFolder:
@@ -344,7 +327,7 @@ def _longest_question(stage: StageSettings, shared: Parts) -> int:
 
 def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
     prompts = [found[0] for found in by_task(shared.task.train()).values()]
-    groups = [answered(prompt, settings.task.module.reference(prompt) or "") for prompt in prompts]
+    groups = [base.answered(prompt, settings.task.module.reference(prompt) or "") for prompt in prompts]
     try:
         rubric.score_groups(groups, {label: component}, settings.rubric, shared.pool)
     except ConfigError as error:

@@ -22,7 +22,7 @@ import torch
 from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Group, Sample, Stream
+from rlhf.core.types import Batch, Group, Sample, Stream, UpdateStats
 from rlhf.data.packing import by_sample, count, pack
 from rlhf.loops import critic
 from rlhf.loops.stage import Stage
@@ -118,6 +118,22 @@ async def update(cfg: Config, part: Sequence[Sample], *, stage: Stage, learner: 
         "actor/lr": mean_of([stats.lr]),
         "batch/trained_samples": Sum(len(signal) / cfg.epochs),
     }
+
+
+async def supervised(
+    samples: Sequence[Sample], batches: Sequence[Batch], *, stage: Stage, learner: LearnerHandle, name: str
+) -> UpdateStats:
+    """One optimizer update on samples that were not sampled here; recorded under `name`, its tokens counted."""
+    with stage.phase(f"update_{name}"):
+        await learner.forward_backward(batches, counts=count(samples))
+        stats = await learner.optim_step()
+    tokens = sum(len(s.tokens) for s in samples)
+    stage.progress.tokens += tokens
+    stage.recorder.count_tokens(tokens)
+    stage.recorder.add(
+        {**stats.metrics, f"{name}/grad_norm": mean_of([stats.grad_norm]), f"{name}/lr": mean_of([stats.lr])}
+    )
+    return stats
 
 
 def split(cfg: Config, samples: Sequence[Sample], *, seed: int, step: int) -> list[list[Sample]]:

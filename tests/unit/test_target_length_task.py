@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rewards import target_length as reward
+from rewards.base import answered
 from rewards.pool import WorkerPool
 from rlhf.core import config
 from rlhf.core.errors import ConfigError
 from rlhf.core.types import Prompt, Verdict
-from rlhf.loops.setup import answered
 from rlhf.tasks import target_length as task
 
 
