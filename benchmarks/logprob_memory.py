@@ -72,7 +72,7 @@ def measure(chunk_mib: int, *, tokens: int, vocab: int, threads: int) -> Measure
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from rlhf.core.sampling import Transforms
-    from rlhf.core.types import Sample
+    from rlhf.core.training import Sample
     from rlhf.data.packing import pack
     from rlhf.models.forward import ForwardSpec, forward, use_packed
 

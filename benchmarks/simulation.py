@@ -24,18 +24,8 @@ from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, EngineHandle, Grader, LearnerHandle
 from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import (
-    Batch,
-    Completion,
-    Group,
-    Message,
-    Prompt,
-    Request,
-    RewardOut,
-    StopReason,
-    UpdateStats,
-    Verdict,
-)
+from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.types import Completion, Group, Message, Prompt, Request, RewardOut, StopReason, Verdict
 from rlhf.loops import evaluate, online, pipeline
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.stage import CheckpointConfig, LearnerRequest, Stage

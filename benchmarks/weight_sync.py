@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from rlhf.core.protocols import EngineSpec
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.models import tiny, tokenizers
 from rlhf.models.load import quiet
 from rlhf.sync.vllm_transfer import Sender, Settings

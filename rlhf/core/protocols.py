@@ -14,22 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlhf.core.metrics import Metric
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import (
-    Batch,
-    Completion,
-    Denominator,
-    ForwardOut,
-    Group,
-    Json,
-    LossOut,
-    Prompt,
-    Request,
-    RewardOut,
-    Start,
-    Stream,
-    TensorMeta,
-    UpdateStats,
-)
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream, TensorMeta, UpdateStats
+from rlhf.core.types import Completion, Group, Json, Prompt, Request, RewardOut, Start
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.core.errors import DataError
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Batch, Sample, Span
+from rlhf.core.training import Batch, Sample, Span
 
 
 def pack(samples: Sequence[Sample], *, token_budget: int, multiple: int = 1) -> list[Batch]:

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.types import Message, Prompt, Sample
+from rlhf.core.training import Sample
+from rlhf.core.types import Message, Prompt
 from rlhf.data.render import eos_id, render_prompt
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import optimizer
 from rlhf.models.forward import ForwardSpec
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from rlhf.core.errors import DataError
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.learner import streams
 from rlhf.models import load
 

@@ -24,7 +24,7 @@ from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Batch, Head, Span, Stream, TensorMeta, UpdateStats
+from rlhf.core.training import Batch, Head, Span, Stream, TensorMeta, UpdateStats
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.losses import common

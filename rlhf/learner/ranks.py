@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts, LearnerHandle
-from rlhf.core.types import Batch, UpdateStats
+from rlhf.core.training import Batch, UpdateStats
 
 T = TypeVar("T")
 

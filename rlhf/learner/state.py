@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from rlhf.core.errors import CheckpointError
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.learner import streams
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

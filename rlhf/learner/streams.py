@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 
 SHARD_BYTES = 50 * 10**9
 """Largest file of a model, as `save_pretrained` has it."""

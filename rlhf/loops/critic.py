@@ -17,7 +17,8 @@ from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Mean, Metric, mean_of, merge
 from rlhf.core.protocols import LearnerHandle
-from rlhf.core.types import Group, Head, Sample
+from rlhf.core.training import Head, Sample
+from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
 from rlhf.learner import learner
 from rlhf.loops.stage import LearnerRequest, Stage

@@ -18,7 +18,8 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import Task
-from rlhf.core.types import Head, Message, Prompt, Sample
+from rlhf.core.training import Head, Sample
+from rlhf.core.types import Message, Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.data.render import render_solution

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Head, Stream
+from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
 from rlhf.loops import critic, updates
 from rlhf.loops.boundary import Boundary, BoundaryConfig

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import LearnerHandle
-from rlhf.core.types import Prompt, Sample
+from rlhf.core.training import Sample
+from rlhf.core.types import Prompt
 from rlhf.data import sources, steps
 from rlhf.data.packing import by_sample, pack
 from rlhf.data.steps import Solution, StepConfig

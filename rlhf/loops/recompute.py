@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Prompt, Sample, StopReason
+from rlhf.core.training import Sample
+from rlhf.core.types import Prompt, StopReason
 from rlhf.data.packing import pack
 from rlhf.data.render import render_prompt
 from rlhf.learner import learner, optimizer

@@ -21,7 +21,8 @@ from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import LearnerHandle, Task
-from rlhf.core.types import Head, Prompt
+from rlhf.core.training import Head
+from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.learner.learner import head

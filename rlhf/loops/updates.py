@@ -22,7 +22,8 @@ import torch
 from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Batch, Group, Sample, Stream, UpdateStats
+from rlhf.core.training import Batch, Sample, Stream, UpdateStats
+from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
 from rlhf.loops import critic
 from rlhf.loops.stage import Stage

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rlhf.core.metrics import Mean
-from rlhf.core.types import Batch, Denominator, ForwardOut, LossOut, Stream
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream
 from rlhf.losses import common
 
 

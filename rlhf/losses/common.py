@@ -24,7 +24,7 @@ from torch import Tensor
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.metrics import Max, Mean, Metric, Min
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Batch, Denominator, Stream
+from rlhf.core.training import Batch, Denominator, Stream
 
 DENOMINATORS: Mapping[str, Denominator] = {
     "token": Denominator.TOKENS,

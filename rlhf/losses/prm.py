@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Mean
-from rlhf.core.types import Batch, Denominator, Head, LossOut, Stream, ValuesOut
+from rlhf.core.training import Batch, Denominator, Head, LossOut, Stream, ValuesOut
 from rlhf.losses import common
 
 HEAD = Head.STEPS

@@ -21,7 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from rlhf.core.errors import DataError
-from rlhf.core.types import Span
+from rlhf.core.training import Span
 
 NAME = "packed_sdpa"
 BUCKET_RATIO = 1.25

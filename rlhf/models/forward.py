@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.types import Batch, ForwardOut, Span, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, Span, ValuesOut
 from rlhf.models import attention
 
 MIB = 2**20

@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.hub import is_hub_id
-from rlhf.core.types import Head
+from rlhf.core.training import Head
 from rlhf.models import tiny, tokenizers
 
 DTYPES: dict[str, str | torch.dtype] = {

@@ -22,7 +22,8 @@ from torch.distributed import TCPStore
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, Receiver, Transfer
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Batch, Completion, Request, UpdateStats
+from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.types import Completion, Request
 from rlhf.learner.learner import Learner
 from rlhf.runtime import host
 from rlhf.runtime.process import Process, R, Surroundings

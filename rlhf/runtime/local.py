@@ -17,7 +17,8 @@ from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, EngineHandle, Grader, Learner, LearnerHandle, WeightSync
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.types import Completion, Group, Request
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.roles import EngineRole, LearnerRole, Runtime, Site
 from rlhf.sync.inproc import InProcessSync

@@ -20,7 +20,8 @@ from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Transfer
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Batch, Completion, Group, Request, UpdateStats
+from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.types import Completion, Group, Request
 from rlhf.learner.ranks import RankGroup
 from rlhf.runtime.roles import LearnerRole
 from rlhf.runtime.sending import Order, Sent

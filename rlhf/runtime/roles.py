@@ -19,7 +19,7 @@ from rlhf.core.component import Component
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import Engine, EngineHandle, EngineSpec, Grader, LearnerHandle, WeightSync
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Head
+from rlhf.core.training import Head
 from rlhf.learner import learner
 from rlhf.learner.learner import Learner
 from rlhf.models import load

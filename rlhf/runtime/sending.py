@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from rlhf.core.errors import UserError
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.runtime.transports import OBJECT_STORE
 from rlhf.sync import vllm_transfer
 from rlhf.sync.buckets import Bucket, buckets, checksums

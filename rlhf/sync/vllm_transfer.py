@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from rlhf.core.protocols import TransferEnd
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rollout.shared_bucket import MIB, checksum
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import torch
 
 from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling, Transforms
-from rlhf.core.types import Completion, Request, Sample
+from rlhf.core.training import Sample
+from rlhf.core.types import Completion, Request
 from rlhf.data.packing import pack
 from rlhf.models.forward import ForwardSpec, forward, use_packed
 from rollout import vllm_engine

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rollout.vllm_engine import VllmEngine
 
 FAULTS = ("", "damage", "omit", "shape", "die")

@@ -25,7 +25,7 @@ from rlhf.core.errors import UserError
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Batch, Sample
+from rlhf.core.training import Batch, Sample
 from rlhf.data.packing import count, num_targets, pack
 from rlhf.learner import optimizer, ranks, schedule
 from rlhf.learner.learner import Config, Learner, head

@@ -16,7 +16,8 @@ from rewards import process
 from rlhf.advantages import grpo
 from rlhf.core.component import Component
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Group, Head, Message, Prompt, StopReason, Trajectory
+from rlhf.core.training import Head
+from rlhf.core.types import Group, Message, Prompt, StopReason, Trajectory
 from rlhf.data import packing, steps
 from rlhf.data.steps import Solution, StepConfig
 from rlhf.learner import learner, optimizer, schedule

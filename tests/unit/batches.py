@@ -7,20 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from rlhf.core.types import (
-    Batch,
-    ForwardOut,
-    Group,
-    Message,
-    Prompt,
-    RewardOut,
-    Sample,
-    Span,
-    StopReason,
-    Trajectory,
-    ValuesOut,
-    Verdict,
-)
+from rlhf.core.training import Batch, ForwardOut, Sample, Span, ValuesOut
+from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
 
 
 def group(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.core.errors import DataError
-from rlhf.core.types import Span
+from rlhf.core.training import Span
 from rlhf.models import attention
 from rlhf.models.attention import BUCKET_RATIO, packed_sdpa, packing
 

@@ -7,7 +7,7 @@ import torch
 from batches import forward_of, forward_of_logits, numeric_gradient, targets
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Denominator
+from rlhf.core.training import Denominator
 from rlhf.losses import ce
 
 

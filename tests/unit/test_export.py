@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.learner import export
 
 

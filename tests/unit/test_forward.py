@@ -14,7 +14,7 @@ from transformers import AutoModelForTokenClassification
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.types import Batch, ForwardOut, Sample, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, Sample, ValuesOut
 from rlhf.data.packing import pack
 from rlhf.models import forward as forward_module
 from rlhf.models.forward import ForwardSpec, forward, output_head, use_packed, value_head

@@ -20,7 +20,7 @@ from torch import Tensor
 from rlhf.core import component
 from rlhf.core.metrics import merge, values
 from rlhf.core.protocols import Counts, LossModule
-from rlhf.core.types import Sample
+from rlhf.core.training import Sample
 from rlhf.losses import ce, common, policy, prm, value
 
 VOCAB = 6

@@ -20,7 +20,7 @@ from rlhf.core.errors import ConfigError, UserError
 from rlhf.core.metrics import values
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Head, Sample
+from rlhf.core.training import Head, Sample
 from rlhf.data.packing import count, pack
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.learner import Config, Learner

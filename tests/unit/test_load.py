@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForTokenClassification
 
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.types import Head
+from rlhf.core.training import Head
 from rlhf.models import load, tiny, tokenizers
 from rlhf.models.forward import value_head
 

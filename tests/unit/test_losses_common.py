@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.core.metrics import Max, Mean, Min, merge, values
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Denominator, Stream
+from rlhf.core.training import Denominator, Stream
 from rlhf.losses import common
 
 LOGITS = torch.tensor([0.3, -1.2, 0.8, 0.1, -0.4], dtype=torch.float64)

@@ -11,7 +11,7 @@ import tiny_model
 import torch
 from torch import Tensor
 
-from rlhf.core.types import Span
+from rlhf.core.training import Span
 from rlhf.learner.backends.torch_backend import TorchBackend
 from rlhf.learner.optimizer import Config
 from rlhf.models import attention, tiny

@@ -9,7 +9,7 @@ import torch
 
 from rlhf.core.errors import DataError
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Sample, Span
+from rlhf.core.training import Sample, Span
 from rlhf.data.packing import count, num_targets, pack
 
 LONG = Sample(

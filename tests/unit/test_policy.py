@@ -12,7 +12,7 @@ from batches import forward_of, forward_of_logits, numeric_gradient, targets
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import values
-from rlhf.core.types import Denominator, Stream
+from rlhf.core.training import Denominator, Stream
 from rlhf.losses import policy
 from rlhf.losses.policy import Config
 

@@ -9,7 +9,7 @@ import torch
 from batches import numeric_gradient, targets
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Denominator, Head, Stream, ValuesOut
+from rlhf.core.training import Denominator, Head, Stream, ValuesOut
 from rlhf.losses import prm
 
 LABELS = [1.0, 0.0, 0.25, 1.0]

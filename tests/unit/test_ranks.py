@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlhf.core.metrics import Max, Mean, Metric
 from rlhf.core.protocols import Counts
-from rlhf.core.types import Batch, Sample, UpdateStats
+from rlhf.core.training import Batch, Sample, UpdateStats
 from rlhf.learner.ranks import RankGroup, merge_stats, put_together, share
 
 

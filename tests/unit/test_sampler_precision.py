@@ -12,7 +12,8 @@ from tiny_model import ids
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.sampling import Sampling
-from rlhf.core.types import Request, Sample
+from rlhf.core.training import Sample
+from rlhf.core.types import Request
 from rlhf.data.packing import pack
 from rlhf.losses.common import measure, mismatch
 from rlhf.models.forward import ForwardSpec, forward, use_packed

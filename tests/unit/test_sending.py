@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ObjectStoreFullError, RayActorError
 
 from rlhf.core.errors import UserError
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.runtime.sending import Order, Sent, way
 from rlhf.runtime.transports import OBJECT_STORE
 from rlhf.sync.buckets import Bucket, checksums

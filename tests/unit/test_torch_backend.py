@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlhf.core.errors import CheckpointError, ConfigError
-from rlhf.core.types import TensorMeta
+from rlhf.core.training import TensorMeta
 from rlhf.learner import state
 from rlhf.learner.backends.torch_backend import TorchBackend
 from rlhf.learner.optimizer import Config, autocast

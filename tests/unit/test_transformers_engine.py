@@ -18,7 +18,8 @@ from tiny_model import CONTEXT, EOS_ID, ids
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.sampling import Sampling, Transforms, transform
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Completion, Request, Sample, StopReason
+from rlhf.core.training import Sample
+from rlhf.core.types import Completion, Request, StopReason
 from rlhf.data.packing import pack
 from rlhf.models import tokenizers
 from rlhf.models.forward import ForwardSpec, forward, use_packed

@@ -9,7 +9,7 @@ import torch
 from batches import numeric_gradient, targets
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Denominator, Stream, ValuesOut
+from rlhf.core.training import Denominator, Stream, ValuesOut
 from rlhf.losses import value
 
 OLD, RETURNS = [0.0, 0.5, -1.0, 2.0], [1.0, 0.0, -1.0, 0.0]

@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import Parameter, functional
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
-from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import builds, export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from faults.engine import strike
-from rlhf.core.types import Batch, Denominator, ForwardOut, LossOut, Stream
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream
 from rlhf.losses import policy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faults.watched_engine import note
-from rlhf.core.types import Batch, Denominator, ForwardOut, LossOut, Stream
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream
 from rlhf.losses import policy
 
 
