@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlhf.core.metrics import Metric
 from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream, TensorMeta, UpdateStats
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Sample, Stream, TensorMeta, UpdateStats
 from rlhf.core.types import Completion, Group, Json, Prompt, Request, RewardOut, Start
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class Counts:
 
     tokens: int
     sequences: int
+    units: int = 0
+    """Pairs or groups of sequences that the loss compares; a sequence that is compared with none is a unit too."""
 
 
 class LossModule(Protocol):
@@ -90,6 +92,39 @@ class BuilderModule(Protocol):
     CONTINUES: bool
 
     async def build(self, groups: Sequence[Group], cfg: Any, continuer: Continuer) -> list[dict[str, Json]]: ...
+
+
+class Example(Protocol):
+    """What a supervised stage draws: a question with whatever is known of answers to it; a dataclass."""
+
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+class ExamplesModule(Protocol):
+    """A file in `rlhf/data/examples`: what a row of a dataset means, and which samples it becomes."""
+
+    Config: type[Any]
+
+    def read(self, row: Mapping[str, Any], cfg: Any, *, where: str, name: str) -> Any:
+        """The `Example` in a row.
+
+        Args:
+            where: file and row, for messages.
+            name: id of its prompt.
+
+        Raises:
+            DataError: the row cannot be used.
+        """
+        ...
+
+    def given(self, prompt: Prompt, cfg: Any) -> Any | None:
+        """The `Example` that a task gives with one of its prompts; None where it gives none."""
+        ...
+
+    def render(self, example: Any, cfg: Any, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+        """The samples of an example, with ids that begin with that of its prompt."""
+        ...
 
 
 class FilterModule(Protocol):

@@ -29,6 +29,14 @@ class Sample:
     tokens: tuple[int, ...]
     target_start: int
     target_mask: tuple[bool, ...] | None = None
+    inputs: tuple[int, ...] | None = None
+    """[tokens] What the model reads where that is not `tokens`, which it is to predict all the same; the same up to
+    `target_start`."""
+    unit: str | None = None
+    """Samples of one unit are compared with each other by the loss (a pair, several answers to a question), so that
+    they stay in one micro-batch, in the order in which they were given. None: each is a unit by itself."""
+    label: float | None = None
+    """What is known of the whole answer: 1 for the better one of a pair and 0 for the other, or 1 good and 0 bad."""
     advantages: tuple[float, ...] | None = None
     old_logprobs: tuple[float, ...] | None = None
     """Trainer's log-probs under the weights that the update starts from."""
@@ -40,6 +48,8 @@ class Sample:
     """What the critic expected before each token, under the weights that the step's updates start from."""
     returns: tuple[float, ...] | None = None
     """What it should have expected; for a process reward model, the label in [0, 1] of the step before each target."""
+    weights: tuple[float, ...] | None = None
+    """What the loss of each target counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,10 @@ class Batch:
     """int64 in [0, S): the sequence that a target belongs to."""
     target_counts_S: Tensor
     """float32, targets per sequence."""
+    unit_S: Tensor
+    """int64, rising: the unit that a sequence belongs to, counted from 0."""
+    labels_S: Tensor | None = None
+    """float32"""
     advantages_T: Tensor | None = None
     old_logprobs_T: Tensor | None = None
     """None while a batch is used for one update only: "old" is then the current policy, detached."""
@@ -89,6 +103,7 @@ class Batch:
     ref_logprobs_T: Tensor | None = None
     values_T: Tensor | None = None
     returns_T: Tensor | None = None
+    weights_T: Tensor | None = None
 
     @property
     def num_targets(self) -> int:
@@ -112,12 +127,15 @@ class Batch:
             targets_T=self.targets_T.to(device),
             sequence_T=self.sequence_T.to(device),
             target_counts_S=self.target_counts_S.to(device),
+            unit_S=self.unit_S.to(device),
+            labels_S=moved(self.labels_S),
             advantages_T=moved(self.advantages_T),
             old_logprobs_T=moved(self.old_logprobs_T),
             rollout_logprobs_T=moved(self.rollout_logprobs_T),
             ref_logprobs_T=moved(self.ref_logprobs_T),
             values_T=moved(self.values_T),
             returns_T=moved(self.returns_T),
+            weights_T=moved(self.weights_T),
         )
 
 
@@ -158,6 +176,8 @@ class Denominator(StrEnum):
     """Target tokens."""
     SEQUENCES = "sequences"
     """Sequences with at least one target token."""
+    UNITS = "units"
+    """Pairs, or whatever else the loss compares (`Sample.unit`)."""
     CONSTANT = "constant"
     """Sequences; the loss itself has divided by a fixed token budget (Dr.GRPO)."""
 
@@ -174,6 +194,7 @@ class Stream(StrEnum):
     """The entropy with its gradient, for a bonus."""
     VALUES = "values"
     RETURNS = "returns"
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

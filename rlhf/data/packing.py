@@ -2,13 +2,15 @@
 
 Called by the loops just before the learner. Samples of one prompt share its tokens, so that a group of G answers costs
 its prompt once and not G times. Sequences of similar length share a batch, so that attention, which works on one bucket
-of lengths at a time, wastes little; the loss depends neither on the order nor on what is shared (tests prove it).
+of lengths at a time, wastes little; the loss depends neither on the order nor on what is shared (tests prove it). What
+a loss compares, such as the two answers of a pair, is a unit and stays together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from torch import Tensor
 from rlhf.core.errors import DataError
 from rlhf.core.protocols import Counts
 from rlhf.core.training import Batch, Sample, Span
+
+_Tokens: TypeAlias = "tuple[int, ...]"
+_Unit: TypeAlias = "list[Sample]"
 
 
 def pack(samples: Sequence[Sample], *, token_budget: int, multiple: int = 1) -> list[Batch]:
@@ -29,28 +34,28 @@ def pack(samples: Sequence[Sample], *, token_budget: int, multiple: int = 1) -> 
             largest first, unless every batch is down to one sample.
 
     Raises:
-        DataError: a single sample is longer than the budget.
+        DataError: a single unit is longer than the budget.
     """
-    packed: list[list[Sample]] = []
-    room, prompt = 0, ()
-    for sample in _ordered(samples):
-        size = len(sample.tokens)
-        if size > token_budget:
-            fix = f"raise micro_batch_tokens to at least {size}, or shorten prompts and sampling.max_tokens"
-            raise DataError(sample.id, f"{size} tokens do not fit a micro-batch of {token_budget}", fix=fix)
-        own = size - sample.target_start if sample.tokens[: sample.target_start] == prompt else size
+    packed: list[list[_Unit]] = []
+    room, prompts = 0, set[_Tokens]()
+    for unit in _ordered(samples):
+        own = _room(unit, prompts)
         if not packed or own > room:
             packed.append([])
-            own, room = size, token_budget
-        packed[-1].append(sample)
-        room, prompt = room - own, sample.tokens[: sample.target_start]
+            room, prompts = token_budget, set[_Tokens]()
+            if (own := _room(unit, prompts)) > token_budget:
+                fix = f"raise micro_batch_tokens to at least {own}, or shorten prompts and sampling.max_tokens"
+                raise DataError(unit[0].id, f"{own} tokens do not fit a micro-batch of {token_budget}", fix=fix)
+        packed[-1].append(unit)
+        room -= own
+        prompts |= {_prompt(sample) for sample in unit}
     while len(packed) % multiple:
-        largest = max(packed, key=lambda group: sum(len(s.tokens) for s in group) if len(group) > 1 else 0)
+        largest = max(packed, key=lambda units: sum(len(s.tokens) for u in units for s in u) if len(units) > 1 else 0)
         if len(largest) == 1:
             break
         packed.append(largest[len(largest) // 2 :])
         del largest[len(largest) // 2 :]
-    return [_batch(group) for group in packed]
+    return [_batch(units) for units in packed]
 
 
 def by_sample(batches: Sequence[Batch], found: Sequence[Tensor]) -> dict[str, tuple[float, ...]]:
@@ -63,9 +68,11 @@ def by_sample(batches: Sequence[Batch], found: Sequence[Tensor]) -> dict[str, tu
 
 
 def count(samples: Sequence[Sample]) -> Counts:
-    """Target tokens and sequences, the denominators of a loss."""
+    """Target tokens, sequences and units, the denominators of a loss."""
     targets = [num_targets(s) for s in samples]
-    return Counts(tokens=sum(targets), sequences=sum(t > 0 for t in targets))
+    units = {s.unit for s, n in zip(samples, targets, strict=True) if s.unit is not None and n}
+    alone = sum(s.unit is None and n > 0 for s, n in zip(samples, targets, strict=True))
+    return Counts(tokens=sum(targets), sequences=sum(n > 0 for n in targets), units=len(units) + alone)
 
 
 def num_targets(sample: Sample) -> int:
@@ -73,20 +80,34 @@ def num_targets(sample: Sample) -> int:
     return sum(sample.target_mask) if sample.target_mask is not None else len(sample.tokens) - sample.target_start
 
 
-def _ordered(samples: Sequence[Sample]) -> list[Sample]:
-    """Samples of one prompt next to each other, and prompts whose longest samples are of similar length."""
-    by_prompt: dict[tuple[int, ...], list[Sample]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample.tokens[: sample.target_start], []).append(sample)
+def _ordered(samples: Sequence[Sample]) -> list[_Unit]:
+    """Units of one prompt next to each other, and prompts whose longest samples are of similar length."""
+    units: dict[str | int, _Unit] = {}
+    for place, sample in enumerate(samples):
+        units.setdefault(place if sample.unit is None else sample.unit, []).append(sample)
+    by_prompt: dict[_Tokens, list[_Unit]] = {}
+    for unit in units.values():
+        by_prompt.setdefault(_prompt(unit[0]), []).append(unit)
     groups = [sorted(group, key=_size) for group in by_prompt.values()]
-    return [sample for group in sorted(groups, key=lambda group: _size(group[-1])) for sample in group]
+    return [unit for group in sorted(groups, key=lambda group: _size(group[-1])) for unit in group]
 
 
-def _size(sample: Sample) -> tuple[int, str]:
-    return len(sample.tokens), sample.id
+def _size(unit: _Unit) -> tuple[int, str]:
+    return max(len(sample.tokens) for sample in unit), unit[0].id
 
 
-def _batch(samples: list[Sample]) -> Batch:
+def _prompt(sample: Sample) -> _Tokens:
+    return sample.tokens[: sample.target_start]
+
+
+def _room(unit: _Unit, prompts: set[_Tokens]) -> int:
+    """Tokens that a unit adds to a batch that has these prompts."""
+    new = {_prompt(sample) for sample in unit} - prompts
+    return sum(map(len, new)) + sum(len(sample.tokens) - sample.target_start for sample in unit)
+
+
+def _batch(units: list[_Unit]) -> Batch:
+    samples = [sample for unit in units for sample in unit]
     targets = [_targets(s) for s in samples]
     counts = np.array([len(t) for t in targets])
     assert counts.all(), "samples without targets are dropped before packing"
@@ -114,13 +135,22 @@ def _batch(samples: list[Sample]) -> Batch:
         targets_T=tensor(np.concatenate([np.asarray(s.tokens)[t] for s, t in zip(samples, targets, strict=True)])),
         sequence_T=tensor(np.repeat(np.arange(len(samples)), counts)),
         target_counts_S=tensor(counts.astype(np.float32)),
+        unit_S=tensor(np.repeat(np.arange(len(units)), [len(unit) for unit in units])),
+        labels_S=_labels(samples),
         advantages_T=stream(lambda s: s.advantages),
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
         ref_logprobs_T=stream(lambda s: s.ref_logprobs),
         values_T=stream(lambda s: s.values),
         returns_T=stream(lambda s: s.returns),
+        weights_T=stream(lambda s: s.weights),
     )
+
+
+def _labels(samples: list[Sample]) -> Tensor | None:
+    labels = [sample.label for sample in samples if sample.label is not None]
+    assert len(labels) in (0, len(samples)), "all samples of an update have labels, or none"
+    return torch.tensor(labels, dtype=torch.float32) if labels else None
 
 
 @dataclass(slots=True)
@@ -138,7 +168,9 @@ def _lay_out(samples: list[Sample], ends: list[int]) -> _Layout:
 
     def put(sample: Sample, start: int, end: int) -> range:
         first = len(tokens)
-        tokens.extend(sample.tokens[start:end])
+        read = sample.tokens if sample.inputs is None else sample.inputs
+        assert len(read) == len(sample.tokens), "inputs stand in the place of tokens"
+        tokens.extend(read[start:end])
         positions.extend(range(start, end))
         return range(first, len(tokens))
 

@@ -216,6 +216,7 @@ def _idle(device: torch.device) -> Batch:
         targets_T=one,
         sequence_T=one,
         target_counts_S=torch.ones(1),
+        unit_S=torch.zeros(1, dtype=torch.int64),
     )
     return batch.to(device)
 

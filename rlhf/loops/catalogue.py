@@ -18,6 +18,7 @@ SLOTS = {
     "runtime": "rlhf.runtime",
     "backend": "rlhf.learner.backends",
     "filters": "rollout.filters",
+    "examples": "rlhf.data.examples",
     "build": "rlhf.data.build",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",

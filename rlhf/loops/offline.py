@@ -1,35 +1,41 @@
 """The offline loop: a dataset -> packed batches -> learner. Supervised fine-tuning and everything like it.
 
-    consumes    worked solutions: the task's own, those of an earlier generate stage, or a JSONL file
+    consumes    examples: the task's own, those of an earlier generate stage, or a JSONL file
     produces    weights v(n+1); the engine gets them when an evaluation is due
     waits for   nothing
 
-A batch is a number of samples, whatever their length; the learner packs them under its token budget. A loss that trains
-a process reward model leaves the policy alone: see `rlhf.loops.prm`.
+What an example is (a worked solution, a pair, …) is up to a file in `rlhf/data/examples`, and what is learnt from it is
+up to the loss. A batch is a number of examples, whatever their length; the learner packs them under its token budget. A
+loss that trains a process reward model leaves the policy alone: see `rlhf.loops.prm`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.protocols import Task
+from rlhf.core.protocols import Example, Task
 from rlhf.core.training import Head, Sample
-from rlhf.core.types import Message, Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
-from rlhf.data.render import render_solution
 from rlhf.learner import learner
 from rlhf.loops import critic, prm, updates
 from rlhf.loops.prm import PrmConfig
-from rlhf.loops.prompts import PromptStream, of_tasks
+from rlhf.loops.prompts import ExampleStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 TASK = "task"
+_RENDERED = 64
+"""Examples whose length is counted in tokens before a run starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +45,14 @@ class Config:
     steps: int = 100
     """Optimizer updates."""
     batch_size: int = 64
-    """Samples per update, global."""
+    """Examples per update, global."""
     data: str = TASK
-    """`task` for the task's solutions, the name of an earlier generate stage, or a JSONL/Parquet path whose rows hold
-    `messages` (or `prompt`) and `completion`; for a process reward model, solutions with step labels."""
+    """`task` for the task's own examples, the name of an earlier generate stage, or a JSONL/Parquet path; for a process
+    reward model, solutions with step labels."""
+    examples: Component = slot("rlhf.data.examples", "solutions")
+    """What the rows of the data are."""
     tasks: list[str] = field(default_factory=list[str])
-    """With `data: task`, learn from solutions of these tasks only, for a task of several parts; empty learns from all.
+    """With `data: task`, learn from examples of these tasks only, for a task of several parts; empty learns from all.
     """
     loss: Component = slot("rlhf.losses", "ce")
     """What the learner minimises."""
@@ -61,7 +69,7 @@ class Config:
         if not self.trains_prm:
             critic.check_head("loss", self.loss, Head.LOGITS)
         if self.tasks and self.data != TASK:
-            problem = f"chooses among the task's solutions, but the stage learns from '{self.data}'"
+            problem = f"chooses among the task's examples, but the stage learns from '{self.data}'"
             raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")
 
     @property
@@ -77,10 +85,11 @@ async def run(cfg: Config, stage: Stage) -> None:
         return
     trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
     sync = await stage.start(trained)
-    rows = PromptStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
+    examples = ExampleStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
     for _ in stage.steps(cfg.steps):
         with stage.phase("data"):
-            samples = [_sample(p, stage) for p in rows.take(stage.progress.cursor, cfg.batch_size)]
+            drawn = examples.take(stage.progress.cursor, cfg.batch_size)
+            samples = [sample for example in drawn for sample in _render(cfg, example, stage.tokenizer)]
             stage.progress.cursor += cfg.batch_size
             batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
@@ -88,21 +97,29 @@ async def run(cfg: Config, stage: Stage) -> None:
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
-def solved(task: Task, tasks: Collection[str]) -> list[Prompt]:
-    """The training prompts that have a worked solution.
-
-    Args:
-        task: of the run.
-        tasks: names of those to learn from; empty for all.
+def given(cfg: Config, task: Task) -> list[Example]:
+    """What a task gives to learn from.
 
     Raises:
-        DataError: there are none.
+        DataError: nothing.
     """
-    found = [p for p in of_tasks(task.train(), tasks) if p.solution is not None]
+    module = cfg.examples.module
+    offered = [module.given(prompt, cfg.examples.config) for prompt in of_tasks(task.train(), cfg.tasks)]
+    found = [example for example in offered if example is not None]
     if not found:
-        fix = "use a dataset with solutions, or start with an online stage"
-        raise DataError("task", "has no worked solutions to learn from", fix=fix)
+        fix = "use a dataset that has them, or start with an online stage"
+        raise DataError("task", f"has no {cfg.examples.name} to learn from", fix=fix)
     return found
+
+
+def longest(cfg: Config, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the largest unit among the examples that have the most characters."""
+
+    def characters(example: Example) -> int:
+        return len(repr(example))
+
+    rendered = (_render(cfg, example, tokenizer) for example in sorted(examples, key=characters)[-_RENDERED:])
+    return max(sum(len(sample.tokens) for sample in samples) for samples in rendered)
 
 
 def source(cfg: Config, stages: Collection[str]) -> str | None:
@@ -124,12 +141,17 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     }
 
 
-def _dataset(cfg: Config, stage: Stage) -> Sequence[Prompt]:
+def _dataset(cfg: Config, stage: Stage) -> Sequence[Example]:
     if cfg.data == TASK:
-        return solved(stage.task, cfg.tasks)
+        return given(cfg, stage.task)
     name = _file(cfg, stage)
     rows = sources.rows(name, split="train", where=f"{stage.name}.data")
-    return [_prompt(row, f"{name}, row {n}", f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+    read = partial(cfg.examples.module.read, cfg=cfg.examples.config)
+    return [read(row, where=f"{name}, row {n}", name=f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+
+
+def _render(cfg: Config, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+    return cfg.examples.module.render(example, cfg.examples.config, tokenizer)
 
 
 def _file(cfg: Config, stage: Stage) -> str:
@@ -139,23 +161,3 @@ def _file(cfg: Config, stage: Stage) -> str:
         fix = "start from a better model, draw more samples, or select: all"
         raise DataError(f"{stage.name}.data", f"stage '{cfg.data}' selected no sample to learn from", fix=fix)
     return str(generated if generated.exists() else Path(cfg.data))
-
-
-def _prompt(row: sources.Row, where: str, name: str) -> Prompt:
-    """A row of `messages` or `prompt`, and `completion`."""
-    turns = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
-    if not isinstance(row.get("completion"), str) or not isinstance(turns, list) or not all(map(_is_turn, turns)):
-        problem = f"cannot be learnt from: it has the columns {', '.join(row)}"
-        fix = 'give every row a text `completion`, and a text `prompt` or `messages` [{"role": …, "content": …}]'
-        raise DataError(where, problem, fix=fix)
-    messages = tuple(Message(role=turn["role"], content=turn["content"]) for turn in turns)
-    return Prompt(id=name, messages=messages, gold=str(row.get("gold", "")), task=name, solution=row["completion"])
-
-
-def _is_turn(turn: object) -> bool:
-    return isinstance(turn, Mapping) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)
-
-
-def _sample(prompt: Prompt, stage: Stage) -> Sample:
-    rendered = render_solution(stage.tokenizer, prompt)
-    return Sample(id=prompt.id, tokens=rendered.tokens, target_start=rendered.target_start)

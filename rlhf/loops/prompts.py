@@ -1,5 +1,5 @@
-"""Which training prompts a stage draws, and when: an endless stream with a fixed shuffle per epoch, addressed by
-position.
+"""Which training prompts or examples a stage draws, and when: an endless stream with a fixed shuffle per epoch,
+addressed by position.
 
 Position, not state, decides what comes next, so a checkpoint stores one number and a resumed run draws what it would
 have drawn.
@@ -11,7 +11,9 @@ import hashlib
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
+from rlhf.core.protocols import Example
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Prompt
 
@@ -38,19 +40,52 @@ class PromptStream:
 
     def __init__(self, prompts: Sequence[Prompt], *, seed: int, name: str) -> None:
         assert prompts, "tasks refuse to be empty"
-        self._prompts, self._seed, self._name = prompts, seed, name
-        self._order: list[int] = []
-        self._epoch = -1
+        self._prompts, self._order = prompts, _Order(len(prompts), seed=seed, name=name)
 
     def take(self, cursor: int, count: int) -> list[Prompt]:
         """`count` prompts from position `cursor` on. From the second epoch on ids carry the epoch: `sums-17~1`."""
-        return [self._at(position) for position in range(cursor, cursor + count)]
+        places = [self._order.at(position) for position in range(cursor, cursor + count)]
+        return [_in_epoch(self._prompts[place], epoch) for place, epoch in places]
 
-    def _at(self, position: int) -> Prompt:
-        epoch, offset = divmod(position, len(self._prompts))
+
+class ExampleStream:
+    """Examples of a stage in drawing order; what `PromptStream` is for prompts.
+
+    Args:
+        examples: at least one.
+        seed: run seed.
+        name: of the stage.
+    """
+
+    def __init__(self, examples: Sequence[Example], *, seed: int, name: str) -> None:
+        assert examples, "datasets refuse to be empty"
+        self._examples, self._order = examples, _Order(len(examples), seed=seed, name=name)
+
+    def take(self, cursor: int, count: int) -> list[Example]:
+        """`count` examples from position `cursor` on. From the second epoch on ids carry the epoch: `sums-17~1`."""
+        found: list[Example] = []
+        for place, epoch in (self._order.at(position) for position in range(cursor, cursor + count)):
+            example: Any = self._examples[place]
+            found.append(replace(example, prompt=_in_epoch(example.prompt, epoch)) if epoch else example)
+        return found
+
+
+class _Order:
+    """Which of `size` things stands at a position, and in which epoch."""
+
+    def __init__(self, size: int, *, seed: int, name: str) -> None:
+        self._size, self._seed, self._name = size, seed, name
+        self._order: list[int] = []
+        self._epoch = -1
+
+    def at(self, position: int) -> tuple[int, int]:
+        epoch, offset = divmod(position, self._size)
         if epoch != self._epoch:
-            self._order = list(range(len(self._prompts)))
+            self._order = list(range(self._size))
             random.Random(derive_seed(self._seed, "order", self._name, epoch)).shuffle(self._order)
             self._epoch = epoch
-        prompt = self._prompts[self._order[offset]]
-        return replace(prompt, id=f"{prompt.id}~{epoch}") if epoch else prompt
+        return self._order[offset], epoch
+
+
+def _in_epoch(prompt: Prompt, epoch: int) -> Prompt:
+    return replace(prompt, id=f"{prompt.id}~{epoch}") if epoch else prompt

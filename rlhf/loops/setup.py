@@ -24,7 +24,7 @@ from rlhf.core.protocols import LearnerHandle, Task
 from rlhf.core.training import Head
 from rlhf.core.types import Prompt
 from rlhf.data import sources
-from rlhf.data.render import check_tokenizer, render_prompt, render_solution
+from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.learner.learner import head
 from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
@@ -296,11 +296,7 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
     if stage.loop == "online":
         longest = _longest_question(stage, shared) + settings.sampling.max_tokens
     elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK and not trains_prm(stage):
-        longest, _ = _longest(
-            offline.solved(shared.task, stage.config.tasks),
-            characters=_question_and_solution,
-            tokens=lambda p: len(render_solution(shared.tokenizer, p).tokens),
-        )
+        longest = offline.longest(stage.config, offline.given(stage.config, shared.task), shared.tokenizer)
     else:
         return
     if longest > (budget := stage.config.learner.micro_batch_tokens):
@@ -345,7 +341,3 @@ def _longest(
 
 def _question(prompt: Prompt) -> int:
     return sum(len(message.content) for message in prompt.messages)
-
-
-def _question_and_solution(prompt: Prompt) -> int:
-    return _question(prompt) + len(prompt.solution or "")

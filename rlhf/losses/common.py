@@ -53,6 +53,8 @@ def check_choice(field: str, value: str, choices: Collection[str]) -> None:
 
 def divisor(denominator: Denominator, counts: Counts) -> int:
     """The global count that the learner divides a sum of losses by, once per update."""
+    if denominator is Denominator.UNITS:
+        return counts.units
     return counts.tokens if denominator is Denominator.TOKENS else counts.sequences
 
 
@@ -192,6 +194,7 @@ def _streams(batch: Batch) -> dict[Stream, Tensor | None]:
         Stream.REF_LOGPROBS: batch.ref_logprobs_T,
         Stream.VALUES: batch.values_T,
         Stream.RETURNS: batch.returns_T,
+        Stream.WEIGHTS: batch.weights_T,
     }
 
 

@@ -58,6 +58,7 @@ CONTRACTS = {
     "runtime": Slot({"start": ("cfg", "site")}),
     "backend": Slot({"build": ("cfg", "spec")}),
     "filters": of_protocol(protocols.FilterModule, cites=True),
+    "examples": of_protocol(protocols.ExamplesModule),
     "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES",), cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),

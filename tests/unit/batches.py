@@ -75,6 +75,7 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
             flat += [value for value, is_target in zip(values, mask, strict=True) if is_target]
         return torch.tensor(flat, dtype=dtype)
 
+    labels = [sample.label for sample in samples if sample.label is not None]
     sequence_T = torch.tensor(sequence, dtype=torch.int64)
     return Batch(
         ids=tuple(sample.id for sample in samples),
@@ -85,13 +86,22 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
         targets_T=torch.tensor(target, dtype=torch.int64),
         sequence_T=sequence_T,
         target_counts_S=sequence_T.bincount(minlength=len(samples)).float(),
+        unit_S=_units(samples),
+        labels_S=torch.tensor(labels, dtype=dtype) if labels else None,
         advantages_T=stream(lambda s: s.advantages),
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
         ref_logprobs_T=stream(lambda s: s.ref_logprobs),
         values_T=stream(lambda s: s.values),
         returns_T=stream(lambda s: s.returns),
+        weights_T=stream(lambda s: s.weights),
     )
+
+
+def _units(samples: Sequence[Sample]) -> Tensor:
+    names = [sample.unit or f"alone-{s}" for s, sample in enumerate(samples)]
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
 
 
 def targets(

@@ -32,8 +32,8 @@ def test_sequence_weights_are_exact_in_float64() -> None:
 
 
 def test_only_the_token_denominator_counts_tokens() -> None:
-    counts = Counts(tokens=24, sequences=4)
-    assert [common.divisor(d, counts) for d in Denominator] == [24, 4, 4]
+    counts = Counts(tokens=24, sequences=4, units=2)
+    assert [common.divisor(d, counts) for d in Denominator] == [24, 4, 2, 4]
 
 
 @pytest.mark.parametrize(("estimator", "expected"), [("k1", -0.5), ("k2", 0.125), ("k3", math.exp(0.5) - 1.5)])

@@ -195,8 +195,8 @@ def build(cfg, *, seed, rows):
 
 def test_tasks_of_a_stage_choose_among_solutions_of_the_task() -> None:
     both = made()
-    assert {p.task for p in offline.solved(both, ["differences"])} == {"differences"}
-    assert len(offline.solved(both, [])) == 64
+    assert {e.prompt.task for e in offline.given(offline.Config(tasks=["differences"]), both)} == {"differences"}
+    assert len(offline.given(offline.Config(), both)) == 64
     with pytest.raises(ConfigError) as caught:
         offline.Config(data="mine.jsonl", tasks=["sums"])
     assert caught.value.where == "tasks"

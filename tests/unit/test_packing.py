@@ -137,7 +137,7 @@ def test_broken_samples_do_not_get_through(broken: Sample, message: str) -> None
 def test_counts_are_of_targets_and_of_sequences_that_have_some() -> None:
     empty = replace(SHORT, id="none", target_mask=(False, False))
     assert [num_targets(s) for s in (LONG, SHORT, empty)] == [2, 1, 0]
-    assert count([LONG, SHORT, empty]) == Counts(tokens=3, sequences=2)
+    assert count([LONG, SHORT, empty]) == Counts(tokens=3, sequences=2, units=2)
 
 
 @pytest.mark.parametrize(("multiple", "expected"), [(1, 1), (2, 2), (3, 3), (4, 4)])
@@ -157,4 +157,48 @@ def test_a_batch_moves_with_all_its_streams() -> None:
     there = batch.to(torch.device("meta"))
     assert there.spans == batch.spans and there.ids == batch.ids and there.ref_logprobs_T is None
     moved = [value for value in asdict(there).values() if isinstance(value, torch.Tensor)]
-    assert len(moved) == 9 and all(value.is_meta for value in moved)
+    assert len(moved) == 10 and all(value.is_meta for value in moved)
+
+
+def paired(*names: str, size: int = 3) -> list[Sample]:
+    """Both answers of every pair; the better one comes first."""
+    return [
+        Sample(id=f"{name}-{label}", tokens=(n, *range(size - label)), target_start=1, unit=name, label=float(label))
+        for n, name in enumerate(names)
+        for label in (1, 0)
+    ]
+
+
+def test_a_unit_stays_together_in_the_order_in_which_it_was_given() -> None:
+    samples = paired("a", "b", "c")
+    for budget in (6, 12, 99):
+        batches = pack(samples[::2] + samples[1::2], token_budget=budget)
+        assert [name for b in batches for name in b.ids] == [s.id for s in samples]
+        for batch in batches:
+            assert batch.unit_S.tolist() == [n // 2 for n in range(batch.num_sequences)]
+            assert batch.labels_S is not None and batch.labels_S.tolist() == [1.0, 0.0] * (batch.num_sequences // 2)
+
+
+def test_the_prompt_of_a_unit_counts_once_and_a_unit_that_does_not_fit_is_named() -> None:
+    pack(paired("a", size=3), token_budget=1 + 3 + 2)
+    with pytest.raises(DataError, match="a-1: 6 tokens do not fit a micro-batch of 5"):
+        pack(paired("a", size=3), token_budget=5)
+
+
+def test_splitting_for_ranks_cuts_between_units() -> None:
+    batches = pack(paired("a", "b", "c"), token_budget=99, multiple=2)
+    assert sorted(len(b.ids) for b in batches) == [2, 4]
+    assert all(b.unit_S.bincount().tolist() == [2] * (len(b.ids) // 2) for b in batches)
+
+
+def test_units_are_counted_once_and_samples_by_themselves_as_well() -> None:
+    assert count([*paired("a", "b"), LONG]).units == 3
+    hidden = replace(LONG, target_mask=(False, False))
+    assert count([LONG, hidden]).units == 1
+
+
+def test_the_model_reads_inputs_and_predicts_tokens() -> None:
+    (batch,) = pack([replace(LONG, inputs=(10, 11, 99, 13), weights=(0.5, 2.0))], token_budget=7)
+    assert batch.tokens_N.tolist() == [10, 11, 99]
+    assert batch.targets_T.tolist() == [12, 13]
+    assert batch.weights_T is not None and batch.weights_T.tolist() == [0.5, 2.0]

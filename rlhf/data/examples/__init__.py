@@ -1,0 +1,1 @@
+"""One file per kind of example that a supervised stage learns from."""
