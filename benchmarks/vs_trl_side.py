@@ -135,8 +135,8 @@ def trl_config(experiment: Experiment, recipe: online.Config, folder: Path) -> A
     passes = math.ceil(samples / TRL_MICRO_BATCH)
     return GRPOConfig(
         output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
+        use_cpu=chosen.device == "cpu",
+        bf16=optimizer.precision == "bfloat16",
         report_to=[],
         disable_tqdm=True,
         save_strategy="no",

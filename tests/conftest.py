@@ -12,9 +12,14 @@ import torch
 
 torch.set_num_threads(1)
 
+LONGEST = ("slurm", "ray_faults", "sweep_jobs", "ray_vllm", "ray_nodes", "ray_devices")
+"""Files that take minutes: first, so that no process is alone with one of them at the end."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where torch sees no CUDA device."""
+    """The longest files first; tests marked `gpu` are skipped where torch sees no CUDA device."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -109,6 +109,13 @@ class Rack:
             found += [f"n{node}: {line}" for line in told if not line.startswith(slurms)]
         return found
 
+    def is_clean(self, *nodes: int) -> None:
+        """Nothing is left on the nodes; what was killed last may take a moment to be gone."""
+        end = time.monotonic() + 20
+        while left := self.leftovers(*nodes):
+            assert time.monotonic() < end, f"left behind: {left}"
+            time.sleep(0.1)
+
     def break_ray(self, node: int, script: str) -> None:
         """Have `ray` be something else on a node, until `mend`."""
         self._broken.append(self._venv / "bin" / f"ray.n{node}")

@@ -55,7 +55,7 @@ def test_a_job_spreads_ray_over_its_nodes_ends_as_its_driver_does_and_leaves_not
         assert f"DRIVER actor on n{node} gpus" in job.output
         assert (job.log.parent / f"{job.number}.0" / f"ray-{node - 1}" / "raylet.out").exists(), "Ray's logs are kept"
     assert job.output.count("slurm variables 0") == 2
-    assert rack.leftovers(1, 2) == []
+    rack.is_clean(1, 2)
 
 
 def test_a_node_on_which_ray_does_not_start_ends_the_job_at_once(rack: Rack) -> None:
@@ -64,7 +64,7 @@ def test_a_node_on_which_ray_does_not_start_ends_the_job_at_once(rack: Rack) -> 
     assert job.ended(seconds=60) == "FAILED 69:0 restarts 0", job.output
     assert "n2: Ray ended there\n" in job.output and "no such GPU" in job.output
     assert "DRIVER" not in job.output
-    assert rack.leftovers(1, 2) == []
+    rack.is_clean(1, 2)
 
 
 def test_a_node_that_never_comes_up_ends_the_job_when_the_time_is_up(rack: Rack) -> None:
@@ -74,7 +74,7 @@ def test_a_node_that_never_comes_up_ends_the_job_when_the_time_is_up(rack: Rack)
     assert "nodes did not join Ray (after 8 s)" in job.output
     assert "n2: started, but Ray did not join" in job.output
     assert "DRIVER" not in job.output
-    assert rack.leftovers(1, 2) == []
+    rack.is_clean(1, 2)
 
 
 def test_a_cancelled_job_leaves_no_process_and_no_file(rack: Rack) -> None:
@@ -83,7 +83,7 @@ def test_a_cancelled_job_leaves_no_process_and_no_file(rack: Rack) -> None:
     until(lambda: save.exists() or job.is_over(), "the driver is at work", seconds=90)
     rack.run("scancel", str(job.number))
     assert job.ended(seconds=40).startswith("CANCELLED"), job.output
-    until(lambda: rack.leftovers(1, 2) == [], "nothing is left", seconds=20)
+    rack.is_clean(1, 2)
     assert "requeue" not in job.output
     assert 0 < int(save.read_text()) < 600
 
@@ -98,7 +98,7 @@ def test_a_job_is_requeued_when_ray_dies_on_a_node(rack: Rack) -> None:
     starts = [int(line.split()[-1]) for line in job.output.splitlines() if line.startswith("DRIVER starts at")]
     assert len(starts) == 2 and 0 < starts[1] < 40
     assert "slurm.sh: ray ended on n2" in job.ray_log(1)
-    assert rack.leftovers(1, 2) == []
+    rack.is_clean(1, 2)
 
 
 def test_a_warning_before_the_driver_runs_requeues_at_once(rack: Rack) -> None:
@@ -143,7 +143,7 @@ def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
     assert (run / "summary.json").exists()
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert all(sample["value"] is not None for sample in samples), "no worker was lost"
-    assert rack.leftovers(1, 2) == []
+    rack.is_clean(1, 2)
 
 
 def test_a_shell_of_salloc_is_told_where_it_is(rack: Rack) -> None:
@@ -160,7 +160,7 @@ def test_a_job_goes_on_after_its_time_limit(short_job: Job, rack: Rack) -> None:
     assert starts[0] == 0 < starts[1] and saved == f"DRIVER saved step {starts[1]} on SIGUSR1"
     assert f"DRIVER is done after step {starts[1] + 3}" in short_job.output
     assert not (short_job.log.parent / f"{short_job.number}.failures").exists(), "it has reached something"
-    assert rack.leftovers(3) == []
+    rack.is_clean(3)
 
 
 def steps_of(run: Path) -> list[int]:
