@@ -106,7 +106,7 @@ def write_report(run_folder: Path, *, token_text: Callable[[int], str] | None = 
     written = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(metrics.stat().st_mtime)) if metrics.is_file() else None
     text = (
         page.environment()
-        .from_string(page.asset("page.html.j2"))
+        .get_template("page.html.j2")
         .render(
             run=run,
             sweep=_sweep_of(run_folder),

@@ -71,7 +71,7 @@ def write(found: LabPage, path: Path) -> Path:
     """Write the page, replacing an earlier one in one move."""
     text = (
         page.environment()
-        .from_string(page.asset("lab.html.j2"))
+        .get_template("lab.html.j2")
         .render(
             found=found,
             css=Markup(page.asset("page.css") + page.asset("sweep.css") + page.asset("lab.css")),

@@ -1,4 +1,4 @@
-"""What the pages of runs and of sweeps have in common: where their parts lie, how they are filled and how written."""
+"""What all pages have in common: where their parts lie, how they are filled and how written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ def asset(name: str) -> str:
 
 def environment() -> jinja2.Environment:
     """Escapes everything that a template does not mark, and fails on a name that it was not given."""
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(asset),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def write(path: Path, page: str) -> Path:

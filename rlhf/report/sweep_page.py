@@ -38,7 +38,7 @@ def write(found: Comparison, path: Path) -> Path:
     """Write the page, replacing an earlier one in one move."""
     environment = page.environment()
     environment.filters["plain"] = _plain
-    text = environment.from_string(page.asset("sweep.html.j2")).render(
+    text = environment.get_template("sweep.html.j2").render(
         found=found,
         css=Markup(page.asset("page.css") + page.asset("sweep.css")),
         palette=PALETTE,
