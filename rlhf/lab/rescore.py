@@ -22,6 +22,7 @@ from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Group, RewardOut, Trajectory
 from rlhf.loops import boundary, online, records, settings, setup
+from rlhf.loops.boundary import History
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
 
@@ -107,12 +108,15 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
     old, new = settings.read(folder.config), settings.read(config, overrides)
     prompts = {prompt.id: prompt for prompt in setup.task(old.settings).train()}
     found = Rescored()
+    histories: dict[str, History] = {}
     with WorkerPool() as pool:
         for (step, stage), rows in itertools.groupby(read_lines(folder.samples), key=lambda r: (r["step"], r["stage"])):
             was, now = _stage(old, stage), _stage(new, stage, or_last=True)
             before = [replace(group, prompt=records.asked(group.prompt.id, prompts)) for group in records.groups(rows)]
             if was is not None and was.boundary.on:
-                known = boundary.before(was.boundary, folder.data, stage=stage, step=step)
+                if stage not in histories:
+                    histories[stage] = boundary.history(was.boundary, folder.data, stage=stage)
+                known = histories[stage].at(step)
                 before = [replace(group, prompt=boundary.attached(group.prompt, known)) for group in before]
             bare = [replace(group, rewards=()) for group in before]
             after = rubric.score_groups(bare, new.settings.rewards, new.settings.rubric, pool)

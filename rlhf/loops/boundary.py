@@ -23,6 +23,8 @@ samples) and TruthRL (Wei et al. 2025, arXiv 2509.25760, 256 samples, once befor
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,6 +81,20 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What a stage knew of its questions, at any of its steps."""
+
+    steps: tuple[int, ...]
+    """Whose probes found something, in order."""
+    known: tuple[Mapping[str, Tally], ...]
+    """At the start, and from each of these steps on."""
+
+    def at(self, step: int) -> Mapping[str, Tally]:
+        """What was known when a step had drawn its prompts, by the content of the question."""
+        return self.known[bisect_right(self.steps, step)]
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What a probe cost and found; nothing where none was due."""
 
@@ -102,7 +118,7 @@ class Boundary:
         self._first = stage.progress.step - stage.progress.stage_step + 1
         self._last = self._first + steps - 1
         self._log = log_of(stage.folder.data, stage.name)
-        self._tallies = before(cfg, stage.folder.data, stage=stage.name, step=stage.progress.step)
+        self._tallies = history(cfg, stage.folder.data, stage=stage.name).at(stage.progress.step)
 
     def known(self, prompt: Prompt) -> Prompt:
         """The prompt with what is known of it, if anything is."""
@@ -167,19 +183,22 @@ def rows(groups: Sequence[Group], *, step: int) -> Iterator[dict[str, Json]]:
         }
 
 
-def before(cfg: BoundaryConfig, data: Path, *, stage: str, step: int) -> dict[str, Tally]:
-    """What was known when a step had drawn its prompts, from the source of the stage and from its own log.
+def history(cfg: BoundaryConfig, data: Path, *, stage: str) -> History:
+    """What is known over the steps of a stage, from its source and from its own log; each is read once.
 
     Args:
         data: folder of the run's datasets.
         stage: its name.
-        step: whose probe is the last that counts.
 
     Raises:
         DataError: the source is not there, or holds something else.
     """
-    known = read(_found(cfg.source, data)) if cfg.source else {}
-    return joined(known, (line for line in read_lines(log_of(data, stage)) if int(line["step"]) <= step))
+    steps: list[int] = []
+    known = [read(_found(cfg.source, data)) if cfg.source else {}]
+    for step, lines in itertools.groupby(read_lines(log_of(data, stage)), key=lambda line: int(line["step"])):
+        steps.append(step)
+        known.append(joined(known[-1], lines))
+    return History(tuple(steps), tuple(known))
 
 
 def copy(data: Path, to: Path, *, until: int) -> None:

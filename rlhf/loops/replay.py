@@ -188,7 +188,7 @@ async def _replay(
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     prompt = records.asked(record["prompt_id"], {p.id: p for p in shared.task.train()})
     if isinstance(loop, online.Config):
-        known = boundary.before(loop.boundary, run.data, stage=stage.name, step=record["step"])
+        known = boundary.history(loop.boundary, run.data, stage=stage.name).at(record["step"])
         prompt = boundary.attached(prompt, known)
     # Rewards may look at the whole group, so the others come back as they were.
     group = Group(prompt=prompt, trajectories=tuple(made if r is record else records.trajectory(r) for r in beside))

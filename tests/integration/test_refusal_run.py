@@ -55,6 +55,11 @@ def test_a_refusal_is_valued_again_as_it_was(shell: Shell, run: Path, tmp_path: 
     assert f"{chosen['value']} (as recorded), refused, {chosen['reason']}" in done.stdout
 
 
+def test_a_run_is_rescored_by_what_was_known_then(shell: Shell, run: Path, tmp_path: Path) -> None:
+    said = shell.run("rescore", run, "--config", run / "config.yaml", cwd=tmp_path).ok().stdout
+    assert re.search(r"\b0 of [\d,]+ samples change", said), said
+
+
 def test_measures_are_printed_and_drawn(shell: Shell, run: Path, tmp_path: Path) -> None:
     done = shell.run("evaluate", run, "--out", tmp_path / "found.json", cwd=tmp_path).ok()
     for name in ("coverage", "over refusal", "refusal precision", "answered accuracy"):

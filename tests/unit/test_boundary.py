@@ -191,10 +191,14 @@ def test_a_killed_run_goes_on_with_the_same_boundary(tmp_path: Path) -> None:
 def test_what_was_known_at_a_step_can_be_read_afterwards(tmp_path: Path) -> None:
     asyncio.run(simulation(tmp_path, boundary={"samples": 4, "every": 2}).run())
     cfg = BoundaryConfig(samples=4, every=2)
-    at = [boundary.before(cfg, tmp_path / "data", stage="rl", step=step) for step in (0, 1, 6)]
-    assert at[0] == {} and len(at[1]) == 2 * PER_STEP and len(at[2]) > len(at[1])
+    found = boundary.history(cfg, tmp_path / "data", stage="rl")
+    assert found.steps == (1, 3, 5)
+    at = [found.at(step) for step in range(STEPS + 1)]
+    lines = log(tmp_path)
+    assert at == [boundary.joined({}, (row for row in lines if row["step"] <= step)) for step in range(STEPS + 1)]
+    assert at[0] == {} and len(at[1]) == 2 * PER_STEP and len(at[STEPS]) > len(at[1])
     boundary.copy(tmp_path / "data", tmp_path / "copied", until=2)
-    assert boundary.before(cfg, tmp_path / "copied", stage="rl", step=6) == at[1]
+    assert boundary.history(cfg, tmp_path / "copied", stage="rl").at(STEPS) == at[1]
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not say how often questions were answered"):
         boundary.read(tmp_path / "x.jsonl")
     with pytest.raises(DataError, match="there is no nowhere"):
-        boundary.before(BoundaryConfig(source="nowhere"), tmp_path, stage="rl", step=0)
+        boundary.history(BoundaryConfig(source="nowhere"), tmp_path, stage="rl")
 
 
 @pytest.mark.parametrize(
