@@ -7,10 +7,9 @@ be said about the answer; an answer that is absent or unreadable through the mod
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
-
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
 
@@ -44,6 +43,15 @@ class Schedule:
             raise ConfigError("shape", f"'{self.shape}' is not one of the choices", fix=fix)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """A model that a stage of the run trains, and what asks it then."""
+
+    stage: str
+    asking: Callable[[Path], RewardConfig]
+    """The same reward, with the model in a folder."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """What every reward's `Config` has."""
@@ -63,13 +71,9 @@ class RewardConfig:
         return False
 
     @property
-    def trained_by(self) -> str:
-        """Name of the stage whose model this reward asks; empty for none. Until it has run the reward is left out."""
-        return ""
-
-    def asking(self, model: Path) -> Self:
-        """The same reward, with the model of that stage."""
-        raise NotImplementedError(f"{type(self).__name__} asks no model of a stage")
+    def awaits(self) -> Awaited | None:
+        """The stage whose model this reward asks, if it asks one. Until it has run the reward is left out."""
+        return None
 
     @property
     def places(self) -> bool:

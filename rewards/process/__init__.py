@@ -47,8 +47,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
-
 from rewards import base
 from rewards.process import credit, steps
 from rewards.process.form import Form
@@ -134,10 +132,11 @@ class Config(base.RewardConfig):
         return self.credit != "outcome"
 
     @property
-    def trained_by(self) -> str:
-        return self.stage
+    def awaits(self) -> base.Awaited | None:
+        return base.Awaited(stage=self.stage, asking=self.asking) if self.stage else None
 
-    def asking(self, model: Path) -> Self:
+    def asking(self, model: Path) -> Config:
+        """The same reward, with the model in a folder."""
         return replace(self, stage="", model=str(model))
 
     @property

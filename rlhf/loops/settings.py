@@ -193,9 +193,10 @@ def _check_trained(settings: Settings, stages: Sequence[StageSettings]) -> None:
     """A reward that asks a stage's model is not the first, and is there when samples are trained on."""
     names = [stage.name for stage in stages]
     for place, (label, reward) in enumerate(settings.rewards.items()):
-        wanted = reward.config.trained_by if isinstance(reward.config, RewardConfig) else ""
-        if not wanted:
+        awaited = reward.config.awaits if isinstance(reward.config, RewardConfig) else None
+        if awaited is None:
             continue
+        wanted = awaited.stage
         where = f"rewards.{label}.stage"
         if wanted not in names or not trains_prm(stages[names.index(wanted)]):
             fix = did_you_mean(wanted, [stage.name for stage in stages if trains_prm(stage)])

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
 from rewards import base, rubric
-from rewards.base import RewardConfig
+from rewards.base import Awaited, RewardConfig
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
@@ -118,9 +118,8 @@ def check_rewards(settings: Settings, shared: Parts) -> None:
         ConfigError: naming the reward and the fix.
     """
     for label, component in settings.rewards.items():
-        if isinstance(component.config, RewardConfig) and component.config.trained_by:
-            continue
-        _check_reward(label, component, settings, shared)
+        if _awaited(component) is None:
+            _check_reward(label, component, settings, shared)
 
 
 def opened(settings: Settings, path: Path) -> ModelFolder:
@@ -166,11 +165,16 @@ def reward_models(experiment: Experiment, progress: Progress, checkpoints: Path)
 
 
 def _asking(component: Component, models: Mapping[str, Path]) -> Component | None:
-    config = component.config
-    if not isinstance(config, RewardConfig) or not config.trained_by:
+    awaited = _awaited(component)
+    if awaited is None:
         return component
-    folder = models.get(config.trained_by)
-    return None if folder is None else replace(component, config=config.asking(folder.absolute()))
+    folder = models.get(awaited.stage)
+    return None if folder is None else replace(component, config=awaited.asking(folder.absolute()))
+
+
+def _awaited(component: Component) -> Awaited | None:
+    """What a reward waits for; one of a user's own may have any config, and waits for nothing."""
+    return component.config.awaits if isinstance(component.config, RewardConfig) else None
 
 
 def learner(

@@ -282,8 +282,10 @@ def test_a_rubric_adds_credit_to_a_verifier_s_word(monkeypatch: pytest.MonkeyPat
 
 def test_a_stage_s_model_is_asked_once_it_is_there() -> None:
     cfg = Config(stage="prm", credit="min")
-    assert (cfg.trained_by, cfg.places, Config(model="m").places) == ("prm", True, False)
-    asking = cfg.asking(Path("runs/x/prm"))
+    assert cfg.awaits is not None and cfg.awaits.stage == "prm" and cfg.places
+    assert Config(model="m").awaits is None and not Config(model="m").places
+    asking = cfg.awaits.asking(Path("runs/x/prm"))
+    assert isinstance(asking, Config) and asking.awaits is None
     assert (asking.model, asking.stage, asking.credit) == ("runs/x/prm", "", "min")
     with pytest.raises(ConfigError, match="has not trained"):
         process.step_scores([process.answer(group(PLAIN).prompt, ["1+2=3"])], cfg)
