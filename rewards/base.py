@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
 

@@ -104,15 +104,6 @@ def verdict_counts(groups: Iterable[Group]) -> dict[Verdict, int]:
     return {verdict: found[verdict] for verdict in Verdict}
 
 
-def verified(out: RewardOut) -> bool:
-    """Whether the verdict is that of a verifier that read the answer, so that an accuracy may count it; also where only
-    an advisory reward failed, which left the answer without a value."""
-    if out.value is not None:
-        return True
-    read = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.REFUSED, Verdict.UNPARSABLE)
-    return out.verdict in read and next(iter(out.breakdown.values()), None) is not None
-
-
 def reason_counts(groups: Iterable[Group]) -> dict[str, int]:
     """How often each reason was given. A rising share of limits, time-outs or unparsed answers is a sign of hacking."""
     return dict(Counter(reward.reason for group in groups for reward in group.rewards).most_common())

@@ -47,6 +47,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
 from rewards import base
 from rewards.process import credit, steps
 from rewards.process.form import Form

@@ -55,13 +55,12 @@ from rewards.refusal.phrases import PHRASES, PLACES
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.outcomes import SELF_ACCURACY
 from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
-__all__ = ["SELF_ACCURACY", "Classifier", "Config", "reported", "score"]
+__all__ = ["Classifier", "Config", "score"]
 
-SELF_ACCURACY = "self_accuracy"
-"""Column of a prompt: the share of right ones among the answers that the policy gave when it was probed."""
 _VALUES = ("wrong", "honest_refusal", "known_refusal")
 
 
@@ -154,16 +153,6 @@ def score(group: Group, cfg: Config, tools: Tools) -> list[RewardOut]:
         else:
             outs.append(_refusal(measured, cfg) if said else _answer(out, measured, cfg))
     return outs
-
-
-def reported(out: RewardOut, name: str) -> float | None:
-    """What a `refusal` reward said of a sample, wherever it stands in a rubric; None where nothing did.
-
-    Args:
-        out: as a rubric gave it.
-        name: a key of this reward's breakdown, `refused`.
-    """
-    return next((value for key, value in out.breakdown.items() if key.rpartition("/")[2] == name), None)
 
 
 def _declined(group: Group, cfg: Config) -> list[bool | RewardOut]:

@@ -2,13 +2,13 @@
 
     rl:
       boundary: {samples: 8, every: 20}   # probed by the stage itself, at its start and every 20 steps
-      boundary: {source: probe}           # measured by a stage before, {loop: generate, select: prompts}, or a file
+      boundary: {source: probe}           # measured by a stage before, {loop: generate, build: boundary}, or a file
 
 A probe samples the questions that the coming steps will draw, with the weights of that moment, has the run's rewards
-grade them, and counts: `answered` without refusing, and `correct` among those. What it found lies in the run folder,
-`data/<stage>.boundary.jsonl`, a line per question and probe with step and weights, like every other log of the run: a
-checkpoint knows its length, and a resumed run continues with the very same lines. A question that was refused
-throughout keeps what was found before.
+grade them, and counts (`rlhf.data.build.boundary`). What it found lies in `data/<stage>.boundary.jsonl` of the run
+folder, a line per question and probe with step and weights, like every other log of the run: a checkpoint knows its
+length, and a resumed run continues with the very same lines. A question that was refused throughout keeps what was
+found before.
 
     prompts -> [boundary: column `self_accuracy`] -> rollouts -> rewards
 
@@ -25,18 +25,18 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rewards.refusal import SELF_ACCURACY, reported
-from rewards.rubric import verified
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.metrics import Mean, Metric, Sum, mean_of
+from rlhf.core.outcomes import SELF_ACCURACY
 from rlhf.core.run_folder import append_lines, read_lines
-from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Group, Json, Prompt, Verdict
-from rlhf.loops.prompts import PromptStream, content_key
+from rlhf.core.seeding import content_key, derive_seed
+from rlhf.core.types import Json, Prompt
+from rlhf.data.build.boundary import rows
+from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
 
@@ -50,7 +50,7 @@ class BoundaryConfig:
     every: int = 0
     """Steps of the stage from one probe to the next; 0 probes at its start only."""
     source: str = ""
-    """What is known at the start: an earlier `generate` stage with `select: prompts`, or the JSONL file of one; empty
+    """What is known at the start: an earlier `generate` stage with `build: boundary`, or the JSONL file of one; empty
     probes then, too."""
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class Boundary:
             count=self._cfg.samples,
         )
         tokens = sum(len(t.tokens) for group in groups for t in group.trajectories)
-        found = list(rows(await self._stage.grader.grade(groups), step=step))
+        found = list(rows(await self._stage.grader.grade(groups)))
         self._log.parent.mkdir(exist_ok=True)
         append_lines(self._log, found)
         self._tallies = joined(self._tallies, found)
@@ -161,26 +161,6 @@ class Boundary:
 def log_of(data: Path, stage: str) -> Path:
     """Where a stage writes down what it found."""
     return data / f"{stage}.boundary.jsonl"
-
-
-def rows(groups: Sequence[Group], *, step: int) -> Iterator[dict[str, Json]]:
-    """One record per question: what came of it, and where that comes from."""
-    for group in groups:
-        graded = [reward for reward in group.rewards if verified(reward)]
-        declined = [r.verdict is Verdict.REFUSED or bool(reported(r, "refused")) for r in graded]
-        answers = [r for r, refused in zip(graded, declined, strict=True) if not refused]
-        correct = sum(r.verdict is Verdict.CORRECT for r in answers)
-        yield {
-            "content": content_key(group.prompt),
-            "prompt_id": group.prompt.id,
-            "samples": len(group.trajectories),
-            "answered": len(answers),
-            "correct": correct,
-            "refused": sum(declined),
-            SELF_ACCURACY: correct / len(answers) if answers else None,
-            "step": step,
-            "policy_version": max(t.policy_version for t in group.trajectories),
-        }
 
 
 def history(cfg: BoundaryConfig, data: Path, *, stage: str) -> History:
@@ -218,7 +198,7 @@ def read(path: Path) -> dict[str, Tally]:
     try:
         return joined({}, lines)
     except (KeyError, TypeError, ValueError) as error:
-        fix = "give the dataset of a stage with loop: generate and select: prompts"
+        fix = "give the dataset of a stage with loop: generate and build: boundary"
         raise DataError(str(path), f"does not say how often questions were answered: {error!r}", fix=fix) from error
 
 

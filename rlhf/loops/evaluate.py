@@ -14,14 +14,13 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rewards.rubric import verified
 from rlhf.core.errors import ConfigError
+from rlhf.core.outcomes import verified
 from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
-from rlhf.core.seeding import derive_seed
+from rlhf.core.seeding import content_key, derive_seed
 from rlhf.core.types import Group, Json, Prompt, StopReason, Verdict
 from rlhf.loops import honesty
-from rlhf.loops.prompts import content_key
 from rlhf.loops.rollouts import sample_groups
 from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
 

@@ -4,8 +4,9 @@
     produces    `data/<stage>.jsonl` in the run folder, one row per selected sample
     waits for   nothing; weights do not change
 
-What the rows are is up to a builder in `rlhf/data/build`: the samples themselves, or what it makes of them. Rejection
-sampling is this loop followed by an offline stage with `data: <stage>`; repeated, it is expert iteration.
+What the rows are is up to a builder in `rlhf/data/build`: the selected samples themselves, what it makes of them, or a
+count of all samples of a prompt. Rejection sampling is this loop followed by an offline stage with `data: <stage>`;
+repeated, it is expert iteration.
 Every row says which weights, seed and verdict it comes from.
 """
 
@@ -22,15 +23,13 @@ from rlhf.core.protocols import BuilderModule
 from rlhf.core.run_folder import append_lines
 from rlhf.core.types import Group, Verdict
 from rlhf.learner import learner
-from rlhf.loops import boundary
 from rlhf.loops.collect import Collector
 from rlhf.loops.continuing import StageContinuer
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
 
-PROMPTS = "prompts"
-SELECT = ("correct", "all", PROMPTS)
+SELECT = ("correct", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +45,14 @@ class Config:
     samples_per_prompt: int = 8
     """Samples per prompt."""
     select: str = "correct"
-    """`correct` keeps samples with that verdict, `all` keeps everything that was graded; `prompts` writes one row per
-    prompt instead, how often it was answered and how often rightly, for a later stage's `boundary`."""
+    """`correct` keeps samples with that verdict, `all` keeps everything that was graded. A builder that counts samples,
+    such as `boundary`, is given all of them and wants `all`."""
     max_per_prompt: int = 0
     """Rows per prompt, the first ones; 0 keeps all. Equal texts of one prompt count once."""
     filters: dict[str, Component] = slots("rollout.filters")
     """Groups and samples to leave out before selecting."""
     build: Component = slot("rlhf.data.build", "samples")
-    """What makes rows of the selected samples."""
+    """What the rows are: the selected samples themselves, or what is made of them."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 0
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -61,11 +60,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.select not in SELECT:
             raise ConfigError("select", f"'{self.select}' is not offered", fix=did_you_mean(self.select, SELECT))
-        if self.select == PROMPTS and self.build.name != "samples":
-            fix = "use select: correct or all, or leave build out"
-            raise ConfigError(
-                "build", f"'{self.build.name}' builds from samples, and select: {PROMPTS} keeps none", fix=fix
-            )
+        if self.build.module.WHOLE_GROUPS and (self.select != "all" or self.max_per_prompt):
+            problem = f"'{self.build.name}' counts every sample of a prompt, and a selection leaves some out"
+            raise ConfigError("select", problem, fix="set select: all, and leave max_per_prompt at 0")
         for name in ("steps", "prompts_per_step", "samples_per_prompt"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
@@ -90,11 +87,9 @@ async def run(cfg: Config, stage: Stage) -> None:
     batches = Buffer(collector.collect, stage.left(cfg.steps), ahead=0)
     for _ in stage.steps(cfg.steps):
         collected = await collector.next(batches)
-        if cfg.select == PROMPTS:
-            rows = list(boundary.rows(collected.kept, step=stage.progress.step))
-        else:
-            selected = [_selected(group, cfg) for group in collected.kept]
-            rows = await builder.build(selected, cfg.build.config, continuer)
+        kept = collected.kept
+        given = kept if builder.WHOLE_GROUPS else [_selected(group, cfg) for group in kept]
+        rows = await builder.build(given, cfg.build.config, continuer)
         append_lines(target, rows)
         stage.recorder.add({"data/rows": float(len(rows))})
         stage.record_samples(collected.scored, {})

@@ -28,8 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rewards.refusal import reported
-from rewards.rubric import verified
+from rlhf.core.outcomes import reported, verified
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Verdict
 from rlhf.report import calibration

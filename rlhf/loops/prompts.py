@@ -7,7 +7,6 @@ have drawn.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -21,12 +20,6 @@ from rlhf.core.types import Prompt
 def of_tasks(prompts: Sequence[Prompt], tasks: Collection[str]) -> Sequence[Prompt]:
     """The prompts of some tasks; all of them where none is named."""
     return [prompt for prompt in prompts if prompt.task in tasks] if tasks else prompts
-
-
-def content_key(prompt: Prompt) -> str:
-    """The same for the same question and gold in any run, whatever the prompt is called there."""
-    text = "\0".join([*(m.role + m.content for m in prompt.messages), prompt.gold])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class PromptStream:

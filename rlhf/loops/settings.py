@@ -21,6 +21,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
+from rlhf.data.build import boundary
 from rlhf.loops import evaluate, generate, offline, online
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
@@ -177,11 +178,9 @@ def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> No
     if found is None and not Path(source).is_file():
         problem = f"'{source}' is neither a stage that comes before '{stage.name}' nor a file"
         raise ConfigError(where, problem, fix="name one, or leave it empty and set boundary.samples")
-    if found is not None and not (
-        isinstance(found.config, generate.Config) and found.config.select == generate.PROMPTS
-    ):
+    if found is not None and not (isinstance(found.config, generate.Config) and found.config.build.module is boundary):
         problem = f"'{source}' does not say how often questions were answered"
-        raise ConfigError(where, problem, fix=f"give it loop: generate and select: {generate.PROMPTS}")
+        raise ConfigError(where, problem, fix="give it loop: generate, build: boundary and select: all")
 
 
 def trains_prm(stage: StageSettings) -> bool:

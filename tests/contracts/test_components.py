@@ -59,7 +59,7 @@ CONTRACTS = {
     "backend": Slot({"build": ("cfg", "spec")}),
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "examples": of_protocol(protocols.ExamplesModule),
-    "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES",), cites=True),
+    "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS"), cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),
     "corpus": of_protocol(cases.Corpus),

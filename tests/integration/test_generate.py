@@ -59,7 +59,7 @@ def test_a_dataset_without_rows_says_why(shell: Shell, tmp_path: Path) -> None:
 
 def test_what_the_policy_knows_is_measured_for_a_later_stage(shell: Shell, tmp_path: Path) -> None:
     content = rejection_sampling(steps=7) | {"run": {"name": "known"}, "stages": ["gen", "rl"]}
-    content["gen"] |= {"select": "prompts"}
+    content["gen"] |= {"build": "boundary", "select": "all"}
     content["rewards"] = {"refusal": {"verifier": content["rewards"]["digits"]}}
     content["rl"] |= {"steps": 2, "boundary": {"source": "gen"}}
     shell.run("train", write_config(tmp_path, content), cwd=tmp_path).ok()

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from simulation import EveryOther, SimulatedEngine, Simulation, turns
 
-from rewards.refusal import SELF_ACCURACY
 from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.outcomes import SELF_ACCURACY
+from rlhf.core.seeding import content_key
 from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
-from rlhf.loops import boundary, settings, summary
+from rlhf.data.build.boundary import rows
+from rlhf.loops import boundary, generate, settings, summary
 from rlhf.loops.boundary import BoundaryConfig, Tally
-from rlhf.loops.prompts import content_key
 
 PROMPTS, STEPS, PER_STEP = 10, 6, 2
+COUNTED = {"build": "boundary", "select": "all"}
 
 
 def question(name: str) -> Prompt:
@@ -32,7 +34,7 @@ def group(name: str, verdicts: str, *, version: int = 0) -> Group:
     kinds = {"r": Verdict.CORRECT, "w": Verdict.WRONG, "d": Verdict.REFUSED, "n": Verdict.CRASH}
     trajectories = tuple(
         Trajectory(
-            id=f"0-1-{name}-{n}", prompt_id=name, index=n, prompt_tokens=(1,), tokens=(2,), logprobs=(-0.5,), text="",
+            id=f"0-3-{name}-{n}", prompt_id=name, index=n, prompt_tokens=(1,), tokens=(2,), logprobs=(-0.5,), text="",
             stop=StopReason.EOS, policy_version=version, seed=n,
         )
         for n in range(len(verdicts))
@@ -42,7 +44,7 @@ def group(name: str, verdicts: str, *, version: int = 0) -> Group:
 
 
 def test_a_row_counts_answers_apart_from_refusals_and_from_what_was_not_graded() -> None:
-    [row] = boundary.rows([group("a", "rrwddn", version=7)], step=3)
+    [row] = rows([group("a", "rrwddn", version=7)])
     assert row == {
         "content": content_key(question("a")),
         "prompt_id": "a",
@@ -54,14 +56,14 @@ def test_a_row_counts_answers_apart_from_refusals_and_from_what_was_not_graded()
         "step": 3,
         "policy_version": 7,
     }
-    [row] = boundary.rows([group("a", "dd")], step=3)
+    [row] = rows([group("a", "dd")])
     assert (row["answered"], row[SELF_ACCURACY]) == (0, None)
 
 
 def test_a_reward_that_only_measures_tells_of_refusals_too() -> None:
     given = group("a", "rw")
     marked = [replace(r, breakdown={"math": 0.0, "refusal/refused": float(n)}) for n, r in enumerate(given.rewards)]
-    [row] = boundary.rows([replace(given, rewards=tuple(marked))], step=1)
+    [row] = rows([replace(given, rewards=tuple(marked))])
     assert (row["answered"], row["correct"], row["refused"]) == (1, 1, 1)
 
 
@@ -78,9 +80,7 @@ def test_a_reward_that_only_measures_tells_of_refusals_too() -> None:
 def test_newer_weights_replace_older_ones_unless_they_refused(
     found: list[tuple[str, int]], expected: tuple[int, int, int]
 ) -> None:
-    lines = [
-        row for verdicts, version in found for row in boundary.rows([group("a", verdicts, version=version)], step=1)
-    ]
+    lines = [row for verdicts, version in found for row in rows([group("a", verdicts, version=version)])]
     assert boundary.joined({}, lines) == {content_key(question("a")): Tally(*expected)}
 
 
@@ -152,11 +152,11 @@ def test_it_costs_nothing_by_default(tmp_path: Path) -> None:
 
 def test_a_source_is_what_is_known_at_first(tmp_path: Path) -> None:
     source = tmp_path / "known.jsonl"
-    rows = [
+    lines = [
         {"content": content_key(question(str(n))), "answered": 4, "correct": n % 5, "policy_version": 0}
         for n in range(9)
     ]
-    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source.write_text("".join(json.dumps(row) + "\n" for row in lines))
     made = simulation(tmp_path / "run", boundary={"source": str(source), "samples": 4, "every": 4})
     (tmp_path / "run").mkdir()
     asyncio.run(made.run())
@@ -221,7 +221,7 @@ def test_impossible_settings_name_their_field(wrong: dict[str, Any], where: str)
 @pytest.mark.parametrize(
     ("stages", "probe", "says"),
     [
-        (["rl", "probe"], {"select": "prompts"}, "neither a stage that comes before 'rl' nor a file"),
+        (["rl", "probe"], COUNTED, "neither a stage that comes before 'rl' nor a file"),
         (["probe", "rl"], {}, "does not say how often questions were answered"),
         (["rl"], {}, "neither a stage"),
     ],
@@ -239,6 +239,14 @@ def test_a_source_comes_before_and_says_what_is_known(
     with pytest.raises(ConfigError, match=says) as caught:
         settings.parse(config.Loaded(tmp_path, tree, (), {}))
     assert caught.value.where == "rl.boundary.source"
+
+
+@pytest.mark.parametrize("keys", [{}, {"select": "correct"}, {"select": "all", "max_per_prompt": 2}])
+def test_whole_groups_are_counted_or_none(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="counts every sample") as caught:
+        config.build(generate.Config, {"build": "boundary", **keys}, "probe")
+    assert caught.value.where == "probe.select"
+    assert config.build(generate.Config, dict(COUNTED), "probe").build.name == "boundary"
 
 
 def test_the_run_records_which_file_its_boundary_came_from(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from judge_server import Act, Asked, config, grades, judge, says
 from shaping import NoTools, answers
 
 from rewards.judge import Config, endpoint, score
-from rewards.rubric import RubricConfig, score_groups, verified
+from rewards.rubric import RubricConfig, score_groups
 from rlhf.core.component import Component
 from rlhf.core.config import build_component, to_tree, to_yaml
 from rlhf.core.errors import ConfigError
+from rlhf.core.outcomes import verified
 from rlhf.core.types import Group, RewardOut, Verdict
 
 KEY = "sk-test-0123456789"

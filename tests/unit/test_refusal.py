@@ -11,12 +11,13 @@ from shaping import NoTools, answers
 
 from rewards import refusal
 from rewards.base import RewardConfig, WorkerError
-from rewards.refusal import Classifier, Config, reported, score
-from rewards.rubric import RubricConfig, score_groups, verified
+from rewards.refusal import Classifier, Config, score
+from rewards.rubric import RubricConfig, score_groups
 from rlhf.core import config
 from rlhf.core.component import Component
 from rlhf.core.config import build_component
 from rlhf.core.errors import ConfigError
+from rlhf.core.outcomes import reported, verified
 from rlhf.core.types import Group, RewardOut, Verdict
 
 RIGHT, WRONG, DECLINED = "#### 2", "#### 3", "I don't know."

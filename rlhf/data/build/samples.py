@@ -13,6 +13,7 @@ from rlhf.core.protocols import Continuer
 from rlhf.core.types import Group, Json
 
 CONTINUES = False
+WHOLE_GROUPS = False
 
 
 @dataclass(frozen=True, kw_only=True)

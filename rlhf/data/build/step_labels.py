@@ -28,6 +28,7 @@ from rlhf.core.steps import Step, split
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, Verdict
 
 CONTINUES = True
+WHOLE_GROUPS = False
 _ESTIMATES = ("hard", "soft")
 _SEARCHES = ("all", "binary")
 _READ = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)
