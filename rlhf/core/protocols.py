@@ -79,8 +79,8 @@ class Continuer(Protocol):
     """Samples from the middle of answers."""
 
     def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
-        """Per start a scored group of `count` answers that begin alike; a start behind the end of its answer goes on
-        from there."""
+        """Per start a group of `count` answers that begin alike, with the verdicts of the first reward; a start behind
+        the end of its answer goes on from there."""
         ...
 
 
@@ -313,6 +313,10 @@ class Grader(Protocol):
 
     def grade(self, groups: Sequence[Group]) -> Awaitable[list[Group]]:
         """The groups in the same order, with their rewards."""
+        ...
+
+    def verdicts(self, groups: Sequence[Group]) -> Awaitable[list[Group]]:
+        """The same by the first reward alone: whether answers are right, and nothing that would cost more."""
         ...
 
 

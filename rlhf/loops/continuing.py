@@ -1,7 +1,8 @@
 """Samples from the middle of answers: what a builder of the generate loop asks for.
 
 An answer goes on from the tokens that were sampled, never from a text that is tokenized again. Each completion may be
-as long as a whole answer. Seeds follow from names, so that a stage that was killed samples the same again.
+as long as a whole answer, and is graded by the first reward alone: others may cost much. Seeds follow from names, so
+that a stage that was killed samples the same again.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class StageContinuer:
             for n, start in enumerate(starts)
         ]
         with stage.phase("reward"):
-            return await stage.grader.grade(groups)
+            return await stage.grader.verdicts(groups)
 
 
 def _kept(start: Start, stage: Stage) -> tuple[int, int]:

@@ -35,6 +35,10 @@ class PlacedGrader:
         """See `Grader.grade`."""
         return await self.inner.grade([self._placed(group) for group in groups])
 
+    async def verdicts(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.verdicts`."""
+        return await self.inner.verdicts([self._placed(group) for group in groups])
+
     def _placed(self, group: Group) -> Group:
         found = [replace(t, ends=token_ends(self.tokenizer, t.tokens, t.text)) for t in group.trajectories]
         return replace(group, trajectories=tuple(found))

@@ -23,3 +23,7 @@ class GraderActor(Process[GraderRole]):
     def grade(self, groups: Sequence[Group]) -> list[Group]:
         """See `Grader.grade`."""
         return self._role.grade(groups, self._pool)
+
+    def verdicts(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.verdicts`."""
+        return self._role.verdicts(groups, self._pool)

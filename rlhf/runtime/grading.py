@@ -22,3 +22,8 @@ class GraderRole:
     def grade(self, groups: Sequence[Group], pool: WorkerPool) -> list[Group]:
         """Grade in this process, with a pool of killable workers for what could hang or crash."""
         return score_groups(groups, self.rewards, self.rubric, pool)
+
+    def verdicts(self, groups: Sequence[Group], pool: WorkerPool) -> list[Group]:
+        """Grade by the first reward alone."""
+        label, first = next(iter(self.rewards.items()))
+        return score_groups(groups, {label: first}, RubricConfig(concurrency=self.rubric.concurrency), pool)

@@ -97,6 +97,10 @@ class LocalGrader:
         """See `Grader.grade`."""
         return self._role.grade(groups, self._pool)
 
+    async def verdicts(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.verdicts`."""
+        return self._role.verdicts(groups, self._pool)
+
 
 class LocalLearner:
     """A learner in this process."""

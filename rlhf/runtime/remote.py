@@ -29,6 +29,8 @@ from rlhf.runtime.watchdog import Watchdog
 from rlhf.sync.buckets import buckets
 
 T = TypeVar("T")
+Ask = Callable[[ActorHandle[Any], Sequence[Group]], Awaitable[list[Group]]]
+"""Has an actor grade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,20 +229,27 @@ class RemoteGrader:
         Raises:
             LostError: several workers were lost under the same groups.
         """
+        return await self._dealt(groups, lambda actor, share: actor.grade.remote(share))
+
+    async def verdicts(self, groups: Sequence[Group]) -> list[Group]:
+        """See `Grader.verdicts`. Raises as `grade` does."""
+        return await self._dealt(groups, lambda actor, share: actor.verdicts.remote(share))
+
+    async def _dealt(self, groups: Sequence[Group], ask: Ask) -> list[Group]:
         count = len(self._workers)
         shares = [groups[i::count] for i in range(count)]
-        parts = await asyncio.gather(*(self._graded(i, share) for i, share in enumerate(shares)))
+        parts = await asyncio.gather(*(self._graded(i, share, ask) for i, share in enumerate(shares)))
         out: dict[int, Group] = {}
         for i, part in enumerate(parts):
             out |= dict(zip(range(i, len(groups), count), part, strict=True))
         return [out[i] for i in range(len(groups))]
 
-    async def _graded(self, index: int, share: Sequence[Group]) -> list[Group]:
+    async def _graded(self, index: int, share: Sequence[Group], ask: Ask) -> list[Group]:
         lost = None
         for _ in range(self._attempts if share else 0):
             worker = self._workers[index]
             try:
-                return await call(worker.actor.grade.remote(share), self._watch, role=worker.name, phase="reward")
+                return await call(ask(worker.actor, share), self._watch, role=worker.name, phase="reward")
             except LostError as error:
                 lost = error
                 if self._workers[index] is worker:  # else another call has replaced it

@@ -67,3 +67,21 @@ def test_a_grader_applies_the_rewards_of_its_role() -> None:
         assert [r.verdict for r in graded.rewards] == [Verdict.CORRECT, Verdict.CORRECT], "the text 2 answers 1+1="
 
     asyncio.run(work())
+
+
+def test_verdicts_are_those_of_the_first_reward_and_others_are_not_asked() -> None:
+    runtime = local.start(local.Config(), Site(device="cpu", pool=WorkerPool()))
+    rewards = {
+        "math": config.build_component("rewards", "math", "rewards.math"),
+        "form": config.build_component("rewards", {"name": "format", "template": "<a>{}</a>"}, "rewards.form"),
+    }
+    role = GraderRole(rewards=rewards, rubric=RubricConfig(gates=["form"], truncated_value=-1.0))
+    answers = replace(group(None, None), rewards=())
+
+    async def work() -> None:
+        grader = await runtime.grader(role)
+        [whole], [first] = await grader.grade([answers]), await grader.verdicts([answers])
+        assert [r.value for r in whole.rewards] == [0.0, 0.0] and "form" in whole.rewards[0].breakdown
+        assert [(r.value, r.verdict, [*r.breakdown]) for r in first.rewards] == [(1.0, Verdict.CORRECT, ["math"])] * 2
+
+    asyncio.run(work())

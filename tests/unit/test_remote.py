@@ -63,6 +63,8 @@ def test_groups_come_back_in_order_and_a_lost_worker_s_go_to_another() -> None:
     grader = RemoteGrader([remote(0, grade=marked), remote(1, grade=dead)], WATCH, replace=replace)
     assert asyncio.run(grader.grade(groups)) == groups
     assert replaced == [1, 1]
+    judging = RemoteGrader([remote(0, verdicts=marked), remote(1, verdicts=marked)], WATCH, replace=replace)
+    assert asyncio.run(judging.verdicts(groups)) == groups
 
 
 def test_groups_that_end_every_worker_end_the_call() -> None:
