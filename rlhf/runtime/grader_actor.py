@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from rewards.pool import WorkerPool
 from rlhf.core.types import Group
 from rlhf.runtime.grading import GraderRole
-from rlhf.runtime.process import Process
+from rlhf.runtime.process import Process, Surroundings
 
 
 class GraderActor(Process[GraderRole]):
     """Rewards in a process of its own, with killable workers of its own."""
 
     _role: GraderRole
-    _pool: WorkerPool
+
+    def __init__(self, around: Surroundings) -> None:
+        super().__init__(around)
+        self._pool = WorkerPool()
 
     def prepare(self, role: GraderRole) -> None:
-        """Start the workers."""
-        self._role, self._pool = role, WorkerPool()
+        """Take rewards on; told again, others in their place."""
+        self._role = role
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:
         """See `Grader.grade`."""

@@ -68,6 +68,7 @@ class RayRuntime:
         self._sync: RemoteSync | None = None
         self._ranks: list[Remote] = []
         self._graders: list[Remote] = []
+        self._graded: GraderRole | None = None
         self._learners = 0
         self._restarts = 0
 
@@ -105,14 +106,24 @@ class RayRuntime:
             await asyncio.gather(*(_rests(engine) for engine in self._engines))
 
     async def grader(self, role: GraderRole) -> Grader:
-        """Graders with the rewards of the run."""
-        if not self._graders:
-            self._graders = await self._all(GraderActor, Role.REWARD_WORKER, role)
+        """Graders with the rewards of a stage; those of an earlier one go on, with rewards that have come since."""
 
         async def another(index: int) -> Remote:
             self._graders[index] = await self._another(GraderActor, Role.REWARD_WORKER, self._graders[index], role)
             return self._graders[index]
 
+        async def told(index: int) -> None:
+            worker = self._graders[index]
+            try:
+                await call(worker.actor.start.remote(role), self._watch, role=worker.name, phase="rewards of a stage")
+            except LostError:
+                await another(index)
+
+        if not self._graders:
+            self._graders = await self._all(GraderActor, Role.REWARD_WORKER, role)
+        elif role != self._graded:
+            await asyncio.gather(*(told(index) for index in range(len(self._graders))))
+        self._graded = role
         return RemoteGrader(self._graders, self._watch, replace=another)
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:

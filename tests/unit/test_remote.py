@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -14,10 +15,15 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from ray.exceptions import RayActorError
 
+from rewards.rubric import RubricConfig
+from rlhf.core.config import build_component
 from rlhf.core.errors import LostError
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Group
+from rlhf.runtime import ray
+from rlhf.runtime.grading import GraderRole
+from rlhf.runtime.on_ray import RayRuntime
 from rlhf.runtime.remote import Remote, RemoteEngine, RemoteGrader, RemoteLearner
 from rlhf.runtime.watchdog import Deadlines, Missed, Watchdog
 
@@ -65,6 +71,36 @@ def test_groups_come_back_in_order_and_a_lost_worker_s_go_to_another() -> None:
     assert replaced == [1, 1]
     judging = RemoteGrader([remote(0, verdicts=marked), remote(1, verdicts=marked)], WATCH, replace=replace)
     assert asyncio.run(judging.verdicts(groups)) == groups
+
+
+def test_graders_of_an_earlier_stage_are_told_of_rewards_that_have_come_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a lost one is replaced; equal rewards are not told twice."""
+    told: list[tuple[str, object]] = []
+
+    def worker(name: str, *, lost: bool = False) -> Remote:
+        return remote(grade=marked, start=lambda role: dead() if lost else told.append((name, role)))
+
+    async def all_of(*_: Any) -> list[Remote]:
+        return [worker("a"), worker("b", lost=True)]
+
+    async def another(kind: Any, role: Any, lost: Remote, work: GraderRole) -> Remote:
+        told.append(("c", work))
+        return worker("c")
+
+    placed: Any = SimpleNamespace()
+    runtime = RayRuntime(ray.Config(), placed, {})
+    monkeypatch.setattr(runtime, "_all", all_of)
+    monkeypatch.setattr(runtime, "_another", another)
+    before = GraderRole(rewards={"math": build_component("rewards", "math", "math")}, rubric=RubricConfig())
+    after = replace(before, rewards={**before.rewards, "form": build_component("rewards", "format", "form")})
+
+    async def stages() -> None:
+        for role in (before, replace(before), after, after):
+            grader = await runtime.grader(role)
+            assert await grader.grade([group(1.0), group(0.0)]) == [group(1.0), group(0.0)]
+
+    asyncio.run(stages())
+    assert sorted(told, key=lambda entry: entry[0]) == [("a", after), ("c", after)]
 
 
 def test_groups_that_end_every_worker_end_the_call() -> None:
