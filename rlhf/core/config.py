@@ -109,7 +109,10 @@ def build(schema: type[T], tree: Mapping[str, Any] | None, where: str = "") -> T
     known = {f.name: f for f in fields(typing.cast(Any, schema)) if f.init}
     for key in tree:
         if key not in known:
-            raise ConfigError(_join(where, key), "unknown key", fix=did_you_mean(str(key), known))
+            deeper = _below(schema, str(key))
+            fix = f"it belongs deeper: {' or '.join(_join(where, path) for path in deeper)}"
+            fix = fix if deeper else did_you_mean(str(key), known)
+            raise ConfigError(_join(where, key), "unknown key", fix=fix)
     values: Tree = {}
     plain: Tree = {}
     for name, f in known.items():
@@ -162,6 +165,15 @@ def to_tree(value: Any) -> Any:
 def to_yaml(tree: Tree) -> str:
     """YAML text in the order of the schema."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _below(schema: Any, key: str) -> list[str]:
+    """The paths of a key in the blocks of a schema."""
+    hints = typing.get_type_hints(schema)
+    names = [f.name for f in fields(schema) if f.init and hints[f.name] is not Component]
+    blocks = {name: hints[name] for name in names if is_dataclass(hints[name])}
+    found = [f"{name}.{key}" for name, block in blocks.items() if key in {f.name for f in fields(block)}]
+    return found + [f"{name}.{path}" for name, block in blocks.items() for path in _below(block, key)]
 
 
 def _named(tree: Any, default: str, where: str) -> Any:

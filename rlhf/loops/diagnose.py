@@ -337,10 +337,10 @@ def _fix(found: Found, result: Diagnosis) -> str:
         case Cause.DTYPE:
             return (
                 "give engine and trainer the same precision (model.dtype, learner.optimizer.precision, the engine's own"
-                " keys), or keep loss.tis_cap on and watch rollout_corr/rollout_is_eff_sample_size"
+                " keys), or keep loss.correction.tis_cap on and watch rollout_corr/rollout_is_eff_sample_size"
             )
         case Cause.KERNEL:
             return (
                 "try the engine's other attention backend, eager mode or float32, one at a time, and diagnose again;"
-                " until then keep loss.tis_cap on"
+                " until then keep loss.correction.tis_cap on"
             )

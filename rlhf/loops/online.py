@@ -66,7 +66,8 @@ class Config:
     """Optimizer updates per pass; samples are split evenly at random."""
     max_staleness: int = 0
     """Steps that rollouts may be behind the weights that learn from them: while one trains, the batches of that many
-    further ones may be in collection. 0 alternates; above 0 the loss must weigh by the sampler's log-probs (`tis_cap`).
+    further ones may be in collection. 0 alternates; above 0 the loss must look at the sampler's log-probs
+    (`loss.correction`).
     """
     boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
@@ -88,7 +89,7 @@ class Config:
             raise ConfigError("max_staleness", f"{self.max_staleness} is negative", fix="use 0 for on-policy steps")
         if self.max_staleness and not self.corrects_staleness:
             problem = f"the loss would take samples of weights up to {self.max_staleness} steps old for its own"
-            fix = "leave loss.tis_cap at its default, so that it weighs them, or set max_staleness to 0"
+            fix = "leave loss.correction at its default, so that it weighs them, or set max_staleness to 0"
             raise ConfigError("max_staleness", problem, fix=fix)
 
     @property
@@ -109,7 +110,7 @@ class Config:
 
     @property
     def corrects_staleness(self) -> bool:
-        """Whether the loss weighs samples by what their sampler thought of them."""
+        """Whether the loss weighs samples, or leaves some out, by what their sampler thought of them."""
         return Stream.ROLLOUT_LOGPROBS in self.loss.module.streams(self.loss.config)
 
 

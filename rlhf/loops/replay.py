@@ -26,8 +26,16 @@ from rich.text import Text
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
-from rlhf.core.training import Batch, ForwardOut, Sample
-from rlhf.core.types import Completion, Group, Request, RewardOut
+from rlhf.core.types import (
+    Batch,
+    Completion,
+    ForwardOut,
+    Group,
+    LossOut,
+    Request,
+    RewardOut,
+    Sample,
+)
 from rlhf.data.packing import count, pack
 from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates
 from rlhf.loops.recorder import Recorder
@@ -263,27 +271,40 @@ async def _training(
 
 
 async def _terms(cfg: online.Config, stage: Stage, sample: Sample) -> list[Term]:
-    """The loss one token at a time, without the entropy bonus."""
+    """The loss token by token, without the entropy bonus."""
     assert stage.trained is not None and sample.rollout_logprobs is not None
     [batch] = pack([sample], token_budget=len(sample.tokens))
     [new_T] = await stage.trained.logprobs([batch])
     old_T = new_T if batch.old_logprobs_T is None else batch.old_logprobs_T
-    terms: list[Term] = []
-    for t, token in enumerate(sample.tokens[sample.target_start :]):
-        logprob = new_T[t : t + 1].clone().requires_grad_()
-        forward = ForwardOut(logprobs_T=logprob, entropy_T=torch.zeros(1, requires_grad=True))
-        out = cfg.loss.module.loss(forward, _one_token(batch, t), cfg.loss.config)
-        (gradient,) = torch.autograd.grad(out.total, logprob)
-        term = Term(
+    losses_T, gradients_T = _taken_apart(cfg, batch, new_T)
+    return [
+        Term(
             token=str(stage.tokenizer.decode([token])),
             sampler_logprob=sample.rollout_logprobs[t],
             old_logprob=float(old_T[t]),
             new_logprob=float(new_T[t]),
-            loss=float(out.total.detach()),
-            gradient=float(gradient),
+            loss=float(losses_T[t]),
+            gradient=float(gradients_T[t]),
         )
-        terms.append(term)
-    return terms
+        for t, token in enumerate(sample.tokens[sample.target_start :])
+    ]
+
+
+def _taken_apart(cfg: online.Config, batch: Batch, new_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each target of a sequence adds to the loss, and the gradient by its log-prob. A loss that does not say the
+    former is asked for one target at a time, see `LossOut.terms_T`."""
+
+    def taken(logprobs_T: torch.Tensor, part: Batch) -> tuple[LossOut, torch.Tensor]:
+        leaf_T = logprobs_T.clone().requires_grad_()
+        forward = ForwardOut(logprobs_T=leaf_T, entropy_T=torch.zeros_like(leaf_T).requires_grad_())
+        out = cfg.loss.module.loss(forward, part, cfg.loss.config)
+        return out, torch.autograd.grad(out.total, leaf_T)[0]
+
+    whole, gradients_T = taken(new_T, batch)
+    if whole.terms_T is not None:
+        return whole.terms_T, gradients_T
+    each = [taken(new_T[t : t + 1], _one_token(batch, t)) for t in range(batch.num_targets)]
+    return torch.stack([out.total.detach() for out, _ in each]), torch.cat([gradient for _, gradient in each])
 
 
 def _one_token(batch: Batch, t: int) -> Batch:

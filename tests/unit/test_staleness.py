@@ -197,11 +197,11 @@ def test_an_error_of_an_engine_ends_the_run_with_it_and_leaves_nothing_behind(tm
 
 
 def test_a_loss_that_does_not_look_at_the_sampler_is_refused_with_stale_samples() -> None:
-    with pytest.raises(ConfigError, match=r"(?s)rl\.max_staleness.*leave loss\.tis_cap at its default"):
-        config.build(online.Config, {"max_staleness": 1, "loss": {"tis_cap": None}}, "rl")
+    with pytest.raises(ConfigError, match=r"(?s)rl\.max_staleness.*leave loss\.correction at its default"):
+        config.build(online.Config, {"max_staleness": 1, "loss": {"correction": {"tis_cap": None}}}, "rl")
     with pytest.raises(ConfigError, match=r"rl\.max_staleness"):
         config.build(online.Config, {"max_staleness": -1}, "rl")
     cfg = config.build(online.Config, {"max_staleness": 2, "minibatches": 2}, "rl")
-    assert cfg.loss.config.tis_cap == 2.0, "truncated importance sampling is on by default"
+    assert cfg.loss.config.correction.tis_cap == 2.0, "truncated importance sampling is on by default"
     assert "up to 2 steps behind (4 updates)" in online.batch_arithmetic(cfg)["overlap"]
     assert "overlap" not in online.batch_arithmetic(config.build(online.Config, {}, "rl"))
