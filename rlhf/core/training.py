@@ -89,7 +89,7 @@ class Batch:
     targets_T: Tensor
     """int64, the target tokens."""
     sequence_T: Tensor
-    """int64 in [0, S): the sequence that a target belongs to."""
+    """int64 in [0, S), ascending: the sequence that a target belongs to."""
     target_counts_S: Tensor
     """float32, targets per sequence."""
     unit_S: Tensor
@@ -204,6 +204,9 @@ class LossOut:
     total: Tensor
     """Scalar with gradient."""
     metrics: Mapping[str, Metric]
+    terms_T: Tensor | None = None
+    """What each target adds to `total`, without gradient. None says that a target's term follows from its own streams
+    alone; a loss in which the targets of a sequence depend on each other gives them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

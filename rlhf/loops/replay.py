@@ -26,16 +26,8 @@ from rich.text import Text
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import (
-    Batch,
-    Completion,
-    ForwardOut,
-    Group,
-    LossOut,
-    Request,
-    RewardOut,
-    Sample,
-)
+from rlhf.core.training import Batch, ForwardOut, LossOut, Sample
+from rlhf.core.types import Completion, Group, Request, RewardOut
 from rlhf.data.packing import count, pack
 from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates
 from rlhf.loops.recorder import Recorder

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Max, Mean, Metric, Min
-from rlhf.core.types import Batch
+from rlhf.core.training import Batch
 from rlhf.losses import common
 from rlhf.losses.common import Reading
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rlhf.core.types import Batch, ForwardOut, LossOut
+from rlhf.core.training import Batch, ForwardOut, LossOut
 from rlhf.losses import common, surrogate
 from rlhf.losses.surrogate import SurrogateConfig
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from rlhf.core.metrics import Mean
-from rlhf.core.types import Batch, ForwardOut, LossOut
+from rlhf.core.training import Batch, ForwardOut, LossOut
 from rlhf.losses import common, surrogate
 from rlhf.losses.surrogate import SurrogateConfig
 

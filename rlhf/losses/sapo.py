@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 from rlhf.core.metrics import Mean
-from rlhf.core.types import Batch, ForwardOut, LossOut
+from rlhf.core.training import Batch, ForwardOut, LossOut
 from rlhf.losses import common, surrogate
 from rlhf.losses.surrogate import SurrogateConfig
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Max, Mean
-from rlhf.core.types import Batch, Denominator, ForwardOut, LossOut, Stream
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Stream
 from rlhf.losses import common, correction
 from rlhf.losses.common import Reading
 from rlhf.losses.correction import Correction

@@ -27,7 +27,7 @@ from rlhf.core import component
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Metric, merge, values
 from rlhf.core.protocols import Counts, LossModule
-from rlhf.core.types import Head, Sample, Stream
+from rlhf.core.training import Head, Sample, Stream
 from rlhf.learner.world import World
 from rlhf.losses import common
 from rlhf.losses.correction import Correction

@@ -176,7 +176,8 @@ def test_streams_follow_the_config() -> None:
 
 def test_denominator_follows_the_aggregate() -> None:
     configs = [Config(), Config(aggregate="sequence"), Config(aggregate="constant", constant_length=8)]
-    assert [policy.denominator(cfg) for cfg in configs] == list(Denominator)
+    expected = [Denominator.TOKENS, Denominator.SEQUENCES, Denominator.CONSTANT]
+    assert [policy.denominator(cfg) for cfg in configs] == expected
 
 
 def test_zero_advantage_is_free_only_when_nothing_else_is_added() -> None:

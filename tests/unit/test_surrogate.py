@@ -16,7 +16,7 @@ from torch import Tensor
 from rlhf.core import component
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import values
-from rlhf.core.types import Batch, ForwardOut, LossOut, Stream
+from rlhf.core.training import Batch, ForwardOut, LossOut, Stream
 from rlhf.losses import common, surrogate
 from rlhf.losses.correction import Correction
 from rlhf.losses.surrogate import SurrogateConfig
