@@ -137,6 +137,13 @@ class SimulatedLearner:
         """The same for every token."""
         return [torch.full((batch.num_targets,), -0.5) for batch in batches]
 
+    async def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """Those of the policy."""
+        return await self.logprobs(batches)
+
+    async def blend(self, other: LearnerHandle, share: float) -> None:
+        """There is nothing to move."""
+
     async def weights(self) -> Iterable[tuple[str, Tensor]]:
         """One weight: the version."""
         return [("version", torch.tensor(self.version))]

@@ -220,6 +220,17 @@ class Transfer:
     """Processes that hold a share of the engine's model."""
 
 
+class TrainableModule(Protocol):
+    """A file in `rlhf/models/trainable`. One that adds parameters to a model whose own stay as they are says
+    `ADDS = True`; one that wants these held in fewer bits has a function `quantization(cfg)`, see `qlora`."""
+
+    Config: type[Any]
+
+    def prepare(self, model: PreTrainedModel, cfg: Any, seed: int) -> None:
+        """Set `requires_grad` on what trains, and nowhere else; random choices follow from the seed."""
+        ...
+
+
 class TransferEnd(Protocol):
     """The receiving end of a weight transfer, in vLLM's words: an engine, or all engines of a run at once."""
 
@@ -254,8 +265,16 @@ class Learner(Protocol):
         """[T] per batch: the model's own log-probs, without gradient."""
         ...
 
+    def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The same of the model without its adapters."""
+        ...
+
     def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch: what a critic expects before each target, without gradient."""
+        ...
+
+    def blend(self, other: Learner, share: float) -> None:
+        """Move a model that does not train a share of the way towards another one's weights."""
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]: ...
@@ -267,6 +286,19 @@ class Learner(Protocol):
     def save(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> None: ...
+
+
+class ReferenceHandle(Protocol):
+    """A model that others are compared with, somewhere."""
+
+    @property
+    def ranks(self) -> int:
+        """See `LearnerHandle.ranks`."""
+        ...
+
+    def logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
+    def close(self) -> Awaitable[None]: ...
 
 
 class EngineHandle(Protocol):
@@ -295,7 +327,13 @@ class LearnerHandle(Protocol):
 
     def logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
 
+    def base_logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
     def values(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
+    def blend(self, other: LearnerHandle, share: float) -> Awaitable[None]:
+        """Move a model that does not train towards another one of the same runtime and ranks."""
+        ...
 
     def weights(self) -> Awaitable[Iterable[tuple[str, Tensor]]]: ...
 

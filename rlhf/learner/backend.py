@@ -30,8 +30,15 @@ class BackendSpec:
     """The type that the run asks for."""
     device: str
     optimizer: optimizer.Config
-    trains: bool
-    """False for a model that only gives log-probs."""
+    prepare: Callable[[PreTrainedModel], None] | None = None
+    """Says what of the model trains, and adds what there is to add; None for a model that only gives log-probs."""
+    moves: bool = False
+    """A model without an optimizer that follows another one, in steps too small for anything but float32."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is an optimizer."""
+        return self.prepare is not None
 
 
 class Backend(Protocol):
@@ -70,15 +77,25 @@ class Backend(Protocol):
         ...
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Named parameters, detached, on the device, in the type that the model computes with; tied ones once."""
+        """Named parameters of the plain model (`rlhf.models.adapters`), detached, on the device, in the type that it
+        computes with; tied ones once."""
         ...
 
     def metadata(self) -> list[TensorMeta]:
         """What `weights` gives, in its order, without moving anything."""
         ...
 
+    def blend(self, tensors: Iterable[tuple[str, Tensor]], share: float) -> None:
+        """Move every weight of a model without an optimizer towards another one's.
+
+        Args:
+            tensors: what `weights` of that one gives.
+            share: of the way; 1 takes them over.
+        """
+        ...
+
     def save_model(self, folder: Path) -> None:
-        """Write config and weights in Hugging Face format."""
+        """Write config and weights in Hugging Face format, and adapters by themselves."""
         ...
 
     def save(self, folder: Path) -> None:

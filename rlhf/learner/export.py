@@ -1,7 +1,8 @@
 """A sharded model in Hugging Face format, written while no more than one parameter, or one layer, is whole.
 
 The content is what `save_pretrained` would write: tied weights once, buffers, and the names that the checkpoint format
-has where transformers keeps weights in another shape in memory (the experts of a mixture, for example).
+has where transformers keeps weights in another shape in memory (the experts of a mixture, for example). Of a model with
+adapters it is the plain one with what they add, and beside it the adapters in peft's format (`rlhf.models.adapters`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from transformers.core_model_loading import revert_weight_conversion
 from rlhf.core.errors import DataError
 from rlhf.core.training import TensorMeta
 from rlhf.learner import streams
-from rlhf.models import load
+from rlhf.models import adapters, load, shards
+from rlhf.models.adapters import Weight
 
 Gathered = Callable[[Sequence[Tensor]], AbstractContextManager[None]]
 """Makes these tensors of the model whole on every rank, for as long as the context lasts."""
@@ -32,7 +34,6 @@ def save_model(
     model: PreTrainedModel,
     folder: Path,
     *,
-    describe: Callable[[str, Tensor], TensorMeta],
     gathered: Gathered,
     writes: bool,
     limit: int = streams.SHARD_BYTES,
@@ -42,7 +43,6 @@ def save_model(
     Args:
         model: parameters may lie anywhere in parts.
         folder: seen by the rank that writes.
-        describe: type and shape of the whole of a tensor.
         gathered: see `Gathered`.
         writes: this rank is the one that writes.
         limit: bytes per file of weights.
@@ -51,34 +51,68 @@ def save_model(
         DataError: the architecture's checkpoint format mixes weights of several layers.
     """
     stored = _stored(model)
-    metas = {name: describe(name, tensor) for name, tensor in stored.items()}
+    metas = {name: TensorMeta(name, weight.dtype, weight.shape) for name, weight in stored.items()}
     groups = _groups(model, metas)
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         for names in groups:
-            with gathered([stored[name] for name in names]):
-                yield from _as_stored(model, {name: stored[name].detach() for name in names}).items()
+            with gathered([tensor for name in names for tensor in stored[name].needs]):
+                yield from _as_stored(model, {name: stored[name].value() for name in names}).items()
 
     announced = [meta for names in groups for meta in _announced(model, [metas[name] for name in names])]
     streams.write_model(folder if writes else None, announced, tensors(), limit=limit)
     if writes:
         # In a folder of its own, since save_pretrained deletes shards that it has not written itself.
         with load.quiet(), tempfile.TemporaryDirectory(dir=folder) as beside:
-            model.save_pretrained(beside, state_dict={})
+            with _whole(model):
+                model.save_pretrained(beside, state_dict={})
             for path in Path(beside).iterdir():
                 path.rename(folder / path.name)
+    if adapters.adapted(model):
+        _save_adapter(model, folder / adapters.FOLDER, gathered=gathered, writes=writes)
 
 
-def _stored(model: PreTrainedModel) -> dict[str, Tensor]:
+def _save_adapter(model: PreTrainedModel, folder: Path, *, gathered: Gathered, writes: bool) -> None:
+    """Write what trains by itself, as peft does."""
+    trained = adapters.trained(model)
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in trained.items():
+            with gathered([parameter]):
+                yield adapters.stored_name(name), parameter.detach()
+
+    if writes:
+        folder.mkdir()
+        adapters.save_config(model, folder)
+    metas = [TensorMeta(adapters.stored_name(name), p.dtype, shards.shape(p)) for name, p in trained.items()]
+    streams.write(folder / adapters.WEIGHTS if writes else None, metas, tensors())
+
+
+@contextmanager
+def _whole(model: PreTrainedModel) -> Iterator[None]:
+    """A model that computes with quantised weights, as transformers knows one that does not: its checkpoint is."""
+    places = ((vars(model), "hf_quantizer"), (vars(model.config), "quantization_config"))
+    hidden = [(place, name, place.pop(name)) for place, name in places if name in place]
+    try:
+        yield
+    finally:
+        for place, name, value in hidden:
+            place[name] = value
+
+
+def _stored(model: PreTrainedModel) -> dict[str, Weight]:
     """Parameters and buffers that belong into a checkpoint, tied ones under the name that the model reads them by."""
-    everything: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    known = {n for of in (model.named_parameters, model.named_buffers) for n, _ in of(remove_duplicate=False)}
+    # Not how bitsandbytes has quantised a weight.
+    present = [(name, tensor) for name, tensor in model.state_dict(keep_vars=True).items() if name in known]
+    everything = {weight.name: weight for weight in adapters.weights(model, present)}
     unwanted = set(model._keys_to_ignore_on_save or ())
     tied = set(model.all_tied_weights_keys)
     names: dict[int, str] = {}
     for name in sorted((n for n in everything if n not in unwanted), key=lambda n: n in tied):
-        names.setdefault(id(everything[name]), name)
+        names.setdefault(id(everything[name].tensor), name)
     kept = set(names.values())
-    return {name: tensor for name, tensor in everything.items() if name in kept}
+    return {name: weight for name, weight in everything.items() if name in kept}
 
 
 def _groups(model: PreTrainedModel, metas: Mapping[str, TensorMeta]) -> list[list[str]]:

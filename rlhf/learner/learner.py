@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rlhf.core import protocols
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, UserError
@@ -28,6 +29,7 @@ from rlhf.core.training import Batch, Head, Span, Stream, TensorMeta, UpdateStat
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.losses import common
+from rlhf.models import adapters
 from rlhf.models.forward import ForwardSpec, has_values, scores, use_packed
 
 
@@ -41,6 +43,8 @@ class Config:
     """Logits in memory at once, in MiB of float32; 0 materialises them all."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    trainable: Component = slot("rlhf.models.trainable", "full")
+    """What of the model changes: all of it, half of its matrices, adapters beside it, …."""
     backend: Component = slot("rlhf.learner.backends", "torch_backend")
     """What holds the model and its optimizer, on one device or sharded over several."""
     optimizer: optimizer.Config = field(default_factory=optimizer.Config)
@@ -51,6 +55,9 @@ class Config:
             raise ConfigError("micro_batch_tokens", f"{self.micro_batch_tokens} holds no sample", fix="use 1024")
         if self.chunk_mib < 0:
             raise ConfigError("chunk_mib", f"{self.chunk_mib} is negative", fix="use 0 to materialise all logits")
+        if adapters.quantizes(self.trainable) and self.backend.name != "torch_backend":
+            problem = f"'{self.trainable.name}' quantises weights, which '{self.backend.name}' cannot hold"
+            raise ConfigError("trainable.name", problem, fix="use backend.name=torch_backend, or trainable.name=lora")
 
 
 def head(loss: Component | None) -> Head:
@@ -74,6 +81,9 @@ class Learner:
         total_updates: optimizer updates of the stage, for the schedule.
         version: optimizer updates behind the weights so far.
         first_version: `version` when the stage began, where its schedule starts.
+        seed: of random choices about what trains.
+        adapter: folder of adapters to go on with, trained on the weights that `load` opens; None for new ones.
+        moves: with no loss, the model follows another one (`blend`).
     """
 
     def __init__(
@@ -89,12 +99,26 @@ class Learner:
         total_updates: int,
         version: int,
         first_version: int,
+        seed: int = 0,
+        adapter: Path | None = None,
+        moves: bool = False,
     ) -> None:
-        trains = loss is not None
-        spec = BackendSpec(load=load, dtype=dtype, device=device, optimizer=cfg.optimizer, trains=trains)
+        def prepare(model: PreTrainedModel) -> None:
+            adapters.prepare(model, cfg.trainable, seed=seed)
+            if adapter is not None:
+                adapters.load(model, adapter)
+
+        spec = BackendSpec(
+            load=load,
+            dtype=dtype,
+            device=device,
+            optimizer=cfg.optimizer,
+            prepare=None if loss is None else prepare,
+            moves=moves,
+        )
         self._backend: Backend = cfg.backend.module.build(cfg.backend.config, spec)
         use_packed(self._backend.model, where="model.path")
-        if cfg.gradient_checkpointing and trains:
+        if cfg.gradient_checkpointing and spec.trains:
             _recompute(self._backend.model)
         self._tokenizer, self._cfg, self._loss = tokenizer, cfg, loss
         needs_entropy = loss is not None and Stream.ENTROPY in loss.module.streams(loss.config)
@@ -154,13 +178,24 @@ class Learner:
         assert not has_values(self._backend.model), "a critic has no distribution over tokens"
         return self._read(batches)
 
+    def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The same of the weights that adapters have been added to: those that the learner was opened with."""
+        assert adapters.adapted(self._backend.model), "the weights that the learner was opened with are gone"
+        with adapters.switched_off(self._backend.model):
+            return self.logprobs(batches)
+
     def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch of this rank, on the CPU: what the critic expects before each target."""
         assert has_values(self._backend.model), "a policy has no values"
         return self._read(batches)
 
+    def blend(self, other: protocols.Learner, share: float) -> None:
+        """Move the weights of this model, which does not train, a share of the way towards those of another learner."""
+        self._backend.blend(other.weights(), share)
+
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Named parameters as the model computes with them, detached, on the device; tied ones once.
+        """Named parameters as the model computes with them, adapters added to what they adapt, detached, on the device;
+        tied ones once.
 
         Sharded ones are put together on the way, so that every rank has to run through all of them; what came before
         is let go unless the caller keeps it.

@@ -61,6 +61,7 @@ def adamw(cfg: Config, *, matrices: Iterable[Parameter], others: Iterable[Parame
         {"params": list(matrices), "weight_decay": cfg.weight_decay},
         {"params": list(others), "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=cfg.lr, betas=(first, second), eps=cfg.eps, fused=True)
 
 

@@ -90,6 +90,16 @@ class RankGroup:
         """See `Learner.logprobs`."""
         return await self._each(batches, lambda rank, own: rank.logprobs(own))
 
+    async def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.base_logprobs`."""
+        return await self._each(batches, lambda rank, own: rank.base_logprobs(own))
+
+    async def blend(self, other: LearnerHandle, share: float) -> None:
+        """See `Learner.blend`; each rank with the other learner's on the same one."""
+        assert isinstance(other, RankGroup), "a learner of the same runtime"
+        pairs = zip(self._ranks, other._ranks, strict=True)
+        await asyncio.gather(*(rank.blend(theirs, share) for rank, theirs in pairs))
+
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""
         return await self._each(batches, lambda rank, own: rank.values(own))

@@ -20,6 +20,7 @@ from torch import Tensor
 from rlhf.core.errors import CheckpointError
 from rlhf.core.training import TensorMeta
 from rlhf.learner import streams
+from rlhf.models import adapters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 FOLDER = "optimizer"
@@ -113,11 +114,12 @@ class Stored:
         """The most precise weights there are, if those are in float32: masters, or the model's own as stored."""
         if self._masters is not None:
             return self._masters.get_tensor(parameter)
-        file = self._weight_files.get(parameter)
+        adapter = self._folder / adapters.FOLDER / adapters.WEIGHTS
+        file = adapter if adapter.exists() else self._weight_files.get(parameter)
         if file is None:
             return None
         with safe_open(file, framework="pt") as weights:
-            held = weights.get_tensor(parameter)
+            held = weights.get_tensor(adapters.stored_name(parameter) if file == adapter else parameter)
         return held if held.dtype == torch.float32 else None
 
     @cached_property

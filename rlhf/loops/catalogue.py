@@ -17,6 +17,7 @@ SLOTS = {
     "engine": "rollout",
     "runtime": "rlhf.runtime",
     "backend": "rlhf.learner.backends",
+    "trainable": "rlhf.models.trainable",
     "filters": "rollout.filters",
     "examples": "rlhf.data.examples",
     "build": "rlhf.data.build",

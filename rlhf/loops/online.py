@@ -21,11 +21,12 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import critic, updates
+from rlhf.loops import critic, reference, updates
 from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
 from rlhf.loops.prompts import PromptStream, of_tasks
+from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
 
@@ -71,6 +72,7 @@ class Config:
     """
     boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 20
@@ -91,6 +93,9 @@ class Config:
             problem = f"the loss would take samples of weights up to {self.max_staleness} steps old for its own"
             fix = "leave loss.correction at its default, so that it weighs them, or set max_staleness to 0"
             raise ConfigError("max_staleness", problem, fix=fix)
+        if self.reference.every and not self.needs_reference:
+            fix = "set loss.kl_coef or kl_in_reward.coef, or leave it at 0"
+            raise ConfigError("reference.every", "moves a reference that nothing looks at", fix=fix)
 
     @property
     def needs_reference(self) -> bool:
@@ -116,9 +121,10 @@ class Config:
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` steps, from wherever the stage's progress stands."""
-    learner = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.policy_updates))
-    frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
-    stage.reference = await stage.spawn_reference(frozen) if cfg.needs_reference else None
+    request = LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.policy_updates)
+    learner = await stage.spawn_learner(request)
+    if cfg.needs_reference:
+        await reference.start(cfg.reference, stage, learner, request)
     if cfg.needs_critic:
         await critic.start(cfg.critic, stage, total_updates=cfg.steps * cfg.epochs * cfg.minibatches)
     sync = await stage.start(learner)
@@ -143,6 +149,7 @@ async def run(cfg: Config, stage: Stage) -> None:
                     stage.recorder.add(await critic.train(cfg.critic, parts, stage=stage))
             with stage.phase("update_actor"):
                 stats = await updates.train(cfg, batch, stage=stage, learner=learner)
+            await reference.follow(cfg.reference, stage, learner)
             await stage.push(sync)
             stage.recorder.add({**batch.metrics, **stats})
             stage.record_samples(collected.scored, batch.advantages)

@@ -19,7 +19,7 @@ from rlhf.core.config import flatten
 from rlhf.core.errors import LostError, RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
-from rlhf.loops import placed, setup, summary, warm
+from rlhf.loops import learners, placed, setup, summary, warm
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
@@ -244,7 +244,8 @@ async def run_stage(
 ) -> Stage:
     """Run one stage to its end, or to `stop_before`. Returns it with the engine at its last weights."""
     settings, progress = experiment.settings, now.progress
-    started_from = _stage_start(folder, progress, shared.model_folder)
+    start = _stage_start(folder, progress, shared.model_folder)
+    folders = learners.StageFolders(stage.name, now=now.weights, start=start)
     models = setup.reward_models(experiment, progress, now.weights.parent)
     made = Stage(
         name=stage.name,
@@ -256,9 +257,9 @@ async def run_stage(
             await runtime.grader(setup.grader(settings, models)), settings.rewards, shared.tokenizer
         ),
         engine=await runtime.engine(setup.engine(settings, now.weights)),
-        spawn_learner=setup.learner(settings, runtime, now.weights, progress=progress),
-        spawn_reference=setup.learner(settings, runtime, started_from, progress=progress),
-        spawn_critic=setup.critic(settings, runtime, now.weights, progress=progress),
+        spawn_learner=learners.learner(settings, runtime, folders, progress=progress),
+        spawn_reference=learners.reference(settings, runtime, folders, progress=progress),
+        spawn_critic=learners.critic(settings, runtime, folders, progress=progress),
         make_sync=runtime.sync,
         folder=folder,
         recorder=recorder,

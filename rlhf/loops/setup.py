@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,20 +20,18 @@ from rewards.base import Awaited, RewardConfig
 from rewards.pool import WorkerPool
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
-from rlhf.core.protocols import LearnerHandle, Task
-from rlhf.core.training import Head
+from rlhf.core.protocols import Task
 from rlhf.core.types import Prompt
 from rlhf.data import sources
-from rlhf.data.render import check_tokenizer, render_prompt
-from rlhf.learner.learner import head
+from rlhf.data.render import check_tokenizer, render_prompt, render_solution
 from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trains_prm
-from rlhf.loops.stage import CRITIC, PRM, LearnerRequest, Progress
+from rlhf.loops.stage import PRM, Progress
 from rlhf.models import load
 from rlhf.runtime.grading import GraderRole
-from rlhf.runtime.roles import EngineRole, LearnerRole, ModelFolder, Runtime, Site
+from rlhf.runtime.roles import EngineRole, ModelFolder, Runtime, Site
 from rlhf.tasks import mix
 from rollout import vllm_engine
 
@@ -177,36 +175,6 @@ def _awaited(component: Component) -> Awaited | None:
     return component.config.awaits if isinstance(component.config, RewardConfig) else None
 
 
-def learner(
-    settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
-) -> Callable[[LearnerRequest], Awaitable[LearnerHandle]]:
-    """Makes learners with the weights in a folder."""
-
-    def spawn(request: LearnerRequest) -> Awaitable[LearnerHandle]:
-        done, first = progress.version, progress.stage_version
-        return runtime.learner(_learner_role(settings, folder, request, version=done, first_version=first))
-
-    return spawn
-
-
-def critic(
-    settings: Settings, runtime: Runtime, folder: Path, *, progress: Progress
-) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
-    """Makes critics and process reward models, of the weights in a folder or of others; in the middle of a stage of
-    what lies beside them."""
-
-    def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
-        start = folder
-        if progress.stage_step:
-            start = folder / (PRM if head(request.loss) is Head.STEPS else CRITIC)
-        elif path is not None:
-            start = load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
-        done = progress.critic_version
-        return runtime.learner(_learner_role(settings, start, request, version=done, first_version=0))
-
-    return spawn
-
-
 def evaluators(settings: Settings, shared: Parts) -> tuple[Evaluator, ...]:
     """Measure held-out accuracy, each of one task, the primary first."""
     tasks = by_task(shared.task.held_out())
@@ -238,20 +206,6 @@ def context_length(folder: Path) -> int:
         raise DataError(str(folder), f"holds no config.json that can be read: {error}", fix=fix) from error
     found = raw.get("max_position_embeddings") or raw.get("n_positions")
     return int(str(found)) if found else 2**31
-
-
-def _learner_role(
-    settings: Settings, folder: Path, request: LearnerRequest, *, version: int, first_version: int
-) -> LearnerRole:
-    return LearnerRole(
-        model=opened(settings, folder),
-        loss=request.loss,
-        cfg=request.cfg,
-        transforms=request.transforms,
-        total_updates=request.total_updates,
-        version=version,
-        first_version=first_version,
-    )
 
 
 def _make_model(settings: Settings, folder: Path, made: Task) -> Path:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Task, WeightSync
+from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, ReferenceHandle, Task, WeightSync
 from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json
@@ -29,6 +29,8 @@ CRITIC = "critic"
 """Folder of a checkpoint that holds a critic."""
 PRM = "prm"
 """Folder of a checkpoint that holds a process reward model."""
+REFERENCE = "reference"
+"""Folder of a checkpoint that holds a reference which follows the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,8 @@ class LearnerRequest:
     cfg: learner.Config
     transforms: Transforms
     total_updates: int
+    moves: bool = False
+    """With no loss, it follows the policy."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +102,8 @@ class Stage:
     spawn_learner: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A learner with the current weights; with no loss a frozen one."""
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
-    """A frozen learner with the weights that the stage started from."""
+    """A learner that does not train, with the weights that the stage started from, or if it moves, with those of the
+    stage's newest checkpoint."""
     spawn_critic: Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]
     """A critic, or a process reward model: that of the stage's newest checkpoint, or made of the model at a path, or of
     the current weights."""
@@ -113,7 +118,9 @@ class Stage:
     progress: Progress
     trained: LearnerHandle | None = None
     """The stage's learner, once its loop has made it."""
-    reference: LearnerHandle | None = None
+    reference: ReferenceHandle | None = None
+    moving: LearnerHandle | None = None
+    """The reference, where it follows the policy, so that checkpoints hold it."""
     critic: LearnerHandle | None = None
     """A second model that learns in this stage: a critic, or a process reward model."""
     second: str = CRITIC
@@ -232,6 +239,9 @@ class Stage:
             if self.critic is not None:
                 (hidden / self.second).mkdir()
                 await self.critic.save(hidden / self.second)
+            if self.moving is not None:
+                (hidden / REFERENCE).mkdir()
+                await self.moving.save(hidden / REFERENCE)
         checkpoint.prune(self.folder.checkpoints, keep=self.checkpoints.keep, protect={0, *self.progress.stage_ends})
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
-from rlhf.core.protocols import LearnerHandle
+from rlhf.core.protocols import LearnerHandle, ReferenceHandle
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, Sample, Stream, UpdateStats
 from rlhf.core.types import Group
@@ -150,7 +150,7 @@ def split(cfg: Config, samples: Sequence[Sample], *, seed: int, step: int) -> li
     return [part for part in out if part]
 
 
-async def _logprobs(model: LearnerHandle, cfg: Config, samples: Sequence[Sample], stage: Stage) -> Rows:
+async def _logprobs(model: ReferenceHandle, cfg: Config, samples: Sequence[Sample], stage: Stage) -> Rows:
     """Log-probs of every response token under a model."""
     batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=model.ranks)
     return by_sample(batches, await model.logprobs(batches))

@@ -124,6 +124,7 @@ def load_model(
     device: str = "auto",
     trust_remote_code: bool = False,
     head: Head = Head.LOGITS,
+    quantization: Any = None,
 ) -> PreTrainedModel:
     """A causal language model, a critic or a process reward model, in evaluation mode.
 
@@ -134,6 +135,7 @@ def load_model(
         trust_remote_code: run Python code that the model ships.
         head: of a critic (a token classifier with one label) or a process reward model (one with two); one made of a
             policy's weights starts with values of 0.
+        quantization: how its linear layers are held in fewer bits, as transformers takes it; None for as they are.
 
     Raises:
         DataError: no such model, no safetensors, missing or misshapen weights, or code that is not trusted.
@@ -148,6 +150,7 @@ def load_model(
             loaded: Any = (AutoModelForTokenClassification if labels else AutoModelForCausalLM).from_pretrained(
                 folder,
                 **({"num_labels": labels} if labels else {}),
+                **({"quantization_config": quantization, "device_map": {"": place}} if quantization else {}),
                 dtype=DTYPES[dtype],
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,

@@ -190,6 +190,14 @@ class RankActor(_Actor[None]):
         """See `Learner.logprobs`, for this rank's share."""
         return self._learners[name].logprobs(batches)
 
+    def base_logprobs(self, name: str, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.base_logprobs`, for this rank's share."""
+        return self._learners[name].base_logprobs(batches)
+
+    def blend(self, name: str, other: str, share: float) -> None:
+        """See `Learner.blend`."""
+        self._learners[name].blend(self._learners[other], share)
+
     def values(self, name: str, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`, for this rank's share."""
         return self._learners[name].values(batches)

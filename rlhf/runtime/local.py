@@ -125,6 +125,15 @@ class LocalLearner:
         """See `Learner.logprobs`."""
         return self._learner.logprobs(batches)
 
+    async def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.base_logprobs`."""
+        return self._learner.base_logprobs(batches)
+
+    async def blend(self, other: LearnerHandle, share: float) -> None:
+        """See `Learner.blend`."""
+        assert isinstance(other, LocalLearner), "a learner of the same runtime"
+        self._learner.blend(other._learner, share)
+
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""
         return self._learner.values(batches)

@@ -96,7 +96,7 @@ class RayRuntime:
         self._learners += 1
         name, size = f"learner {self._learners}", len(self._ranks)
         members = [RemoteRank(rank, name, self._watch, ranks=size) for rank in self._ranks]
-        role = replace(role, model=role.model.resolved())
+        role = role.resolved()
         await asyncio.gather(*(member.open(role) for member in members))
         return RemoteLearner(members, first=self._engines_rest)
 

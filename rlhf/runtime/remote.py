@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts, Transfer
+from rlhf.core.protocols import Counts, LearnerHandle, Transfer
 from rlhf.core.sampling import Sampling
 from rlhf.core.training import Batch, UpdateStats
 from rlhf.core.types import Completion, Group, Request
@@ -144,6 +144,15 @@ class RemoteRank:
         """See `Learner.logprobs`."""
         return await self._call(self.remote.actor.logprobs.remote(self.name, batches), "logprobs")
 
+    async def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.base_logprobs`."""
+        return await self._call(self.remote.actor.base_logprobs.remote(self.name, batches), "logprobs")
+
+    async def blend(self, other: LearnerHandle, share: float) -> None:
+        """See `Learner.blend`."""
+        assert isinstance(other, RemoteRank), "a learner on the same rank"
+        await self._call(self.remote.actor.blend.remote(self.name, other.name, share), "blend")
+
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""
         return await self._call(self.remote.actor.values.remote(self.name, batches), "values")
@@ -198,6 +207,11 @@ class RemoteLearner(RankGroup):
         """See `Learner.logprobs`."""
         await self._first()
         return await super().logprobs(batches)
+
+    async def base_logprobs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """See `Learner.base_logprobs`."""
+        await self._first()
+        return await super().base_logprobs(batches)
 
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +22,7 @@ from rlhf.core.sampling import Transforms
 from rlhf.core.training import Head
 from rlhf.learner import learner
 from rlhf.learner.learner import Learner
-from rlhf.models import load
+from rlhf.models import adapters, load
 from rlhf.runtime.grading import GraderRole
 
 
@@ -36,14 +36,17 @@ class ModelFolder:
     chat_template: str | None
     """Replaces the tokenizer's own."""
 
-    def open(self, device: str, *, dtype: str | None = None, head: Head = Head.LOGITS) -> PreTrainedModel:
-        """A fresh copy of the weights on a device, in the type given or else in that of the run."""
+    def open(
+        self, device: str, *, dtype: str | None = None, head: Head = Head.LOGITS, quantization: Any = None
+    ) -> PreTrainedModel:
+        """A fresh copy of the weights on a device, in the type given or else in that of the run. See `load_model`."""
         return load.load_model(
             self.path,
             dtype=dtype or self.dtype,
             device=device,
             trust_remote_code=self.trust_remote_code,
             head=head,
+            quantization=quantization,
         )
 
     def resolved(self) -> ModelFolder:
@@ -95,11 +98,18 @@ class LearnerRole:
     """Optimizer updates behind the weights in the folder."""
     first_version: int
     """`version` when the stage began."""
+    seed: int = 0
+    """Of random choices about what trains."""
+    adapter: Path | None = None
+    """Folder of adapters of `model` to go on with."""
+    moves: bool = False
+    """With no loss, it follows another learner."""
 
     def build(self, device: str) -> Learner:
         """The learner, in this process; of several ranks that share the model, the one that this process is."""
+        held = adapters.quantization(self.cfg.trainable) if self.loss is not None else None
         return Learner(
-            lambda dtype: self.model.open(device, dtype=dtype, head=learner.head(self.loss)),
+            lambda dtype: self.model.open(device, dtype=dtype, head=learner.head(self.loss), quantization=held),
             self.model.tokenizer(),
             self.cfg,
             device=device,
@@ -109,7 +119,15 @@ class LearnerRole:
             total_updates=self.total_updates,
             version=self.version,
             first_version=self.first_version,
+            seed=self.seed,
+            adapter=self.adapter,
+            moves=self.moves,
         )
+
+    def resolved(self) -> LearnerRole:
+        """The same role, its folders found from any working directory."""
+        adapter = self.adapter.resolve() if self.adapter is not None else None
+        return replace(self, model=self.model.resolved(), adapter=adapter)
 
 
 class Runtime(Protocol):

@@ -19,8 +19,12 @@ from rlhf.learner.backends.torch_backend import TorchBackend
 
 
 def spec(**changes: Any) -> BackendSpec:
-    values: dict[str, Any] = {"load": opened, "dtype": "auto", "device": "cpu", "trains": True}
+    values: dict[str, Any] = {"load": opened, "dtype": "auto", "device": "cpu", "prepare": everything}
     return BackendSpec(**values | {"optimizer": optimizer.Config(grad_clip=0.7)} | changes)
+
+
+def everything(model: Any) -> None:
+    model.requires_grad_(True)
 
 
 def opened(dtype: str) -> Any:
@@ -62,14 +66,14 @@ def test_offloading_is_pinned_on_a_gpu_and_a_frozen_model_has_no_optimizer_to_of
     cfg = Config(zero_stage=3, offload_optimizer="cpu", offload_parameters="cpu")
     zero = settings(cfg, spec(), narrow=True, device="cuda")["zero_optimization"]
     assert zero["offload_optimizer"] == zero["offload_param"] == {"device": "cpu", "pin_memory": True}
-    frozen = settings(cfg, spec(trains=False), narrow=False, device="cpu")["zero_optimization"]
+    frozen = settings(cfg, spec(prepare=None), narrow=False, device="cpu")["zero_optimization"]
     assert frozen["offload_param"] == {"device": "cpu", "pin_memory": False} and "offload_optimizer" not in frozen
 
 
 @pytest.mark.parametrize(("stage", "trains"), [(0, True), (0, False), (2, False)])
 @pytest.mark.parametrize("precision", ["auto", "bfloat16"])
 def test_what_is_not_sharded_is_plain_torch(stage: int, trains: bool, precision: str) -> None:
-    chosen = spec(trains=trains, optimizer=optimizer.Config(precision=precision))
+    chosen = spec(prepare=everything if trains else None, optimizer=optimizer.Config(precision=precision))
     made = deepspeed_backend.build(Config(zero_stage=stage), chosen)
     assert isinstance(made, TorchBackend)
     assert all(p.requires_grad == trains for p in made.model.parameters())

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
-from rlhf.core.training import TensorMeta
 from rlhf.learner import export
 
 
@@ -32,10 +31,6 @@ MODELS = {
     "bfloat16": lambda: tiny_model.model("qwen3", dtype=torch.bfloat16),
     "mixture": mixture,
 }
-
-
-def describe(name: str, tensor: Tensor) -> TensorMeta:
-    return TensorMeta(name, tensor.dtype, tuple(tensor.shape))
 
 
 class Gathered:
@@ -61,7 +56,7 @@ def test_it_is_what_save_pretrained_writes(family: str, limit: int | None, tmp_p
     options: dict[str, Any] = {} if limit is None else {"limit": limit}
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
-    export.save_model(model, ours, describe=describe, gathered=gathered, writes=True, **options)
+    export.save_model(model, ours, gathered=gathered, writes=True, **options)
     model.save_pretrained(theirs, **({} if limit is None else {"max_shard_size": limit}))
     found, expected = read(ours), read(theirs)
     assert found.keys() == expected.keys()
@@ -90,7 +85,7 @@ def test_layers_are_whole_where_a_checkpoint_joins_what_memory_splits(
 
     monkeypatch.setattr(export, "revert_weight_conversion", joined)
     model, gathered = tiny_model.model("llama"), Gathered()
-    export.save_model(model, tmp_path, describe=describe, gathered=gathered, writes=True)
+    export.save_model(model, tmp_path, gathered=gathered, writes=True)
     layer = sum(p.nbytes for name, p in model.named_parameters() if "layers.1." in name)
     assert max(gathered.groups) == layer < sum(p.nbytes for p in model.parameters()) / 2
     found = load_file(tmp_path / "model.safetensors")
@@ -103,7 +98,7 @@ def test_a_rank_that_does_not_write_gathers_the_same(tmp_path: Path) -> None:
     model, groups = tiny_model.model("gpt2"), []
     for writes in (False, True):
         gathered = Gathered()
-        export.save_model(model, tmp_path, describe=describe, gathered=gathered, writes=writes)
+        export.save_model(model, tmp_path, gathered=gathered, writes=writes)
         groups.append(gathered.groups)
         assert bool(list(tmp_path.iterdir())) == writes
     assert groups[0] == groups[1]

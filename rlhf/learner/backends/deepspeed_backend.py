@@ -22,7 +22,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ from rlhf.learner import builds, export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend
 from rlhf.learner.world import World
+from rlhf.models import adapters, shards
+from rlhf.models.adapters import Weight
 from rlhf.models.forward import ForwardSpec, Scorer, read
 
 PLACES = ("none", "cpu")
@@ -89,7 +91,7 @@ def build(cfg: Config, spec: BackendSpec) -> Backend:
         problem = "deepspeed_backend computes in float32 and bfloat16"
         raise ConfigError("model.dtype", problem, fix="use auto, or learner.backend=torch_backend")
     ranks = world.join(spec.device)
-    narrow = optimizer.in_bfloat16(ranks.device.type, spec.optimizer.precision)
+    narrow = optimizer.in_bfloat16(ranks.device.type, spec.optimizer.precision) and not spec.moves
     if cfg.zero_stage == 0:
         return torch_backend.open_whole(spec, ranks, dtype="float32")
     if cfg.zero_stage < 3 and not spec.trains:
@@ -157,7 +159,10 @@ class ZeroBackend:
         config = settings(cfg, spec, narrow=narrow, device=ranks.device.type)
         gc.collect()  # an earlier learner of this process, whose parts refer to each other
         with _silent(), _sharded_loading(config) if self._sharded else nullcontext():
-            self.model = spec.load("bfloat16" if narrow else "float32").eval().requires_grad_(spec.trains)
+            self.model = spec.load("bfloat16" if narrow else "float32").eval().requires_grad_(False)
+            if spec.prepare is not None:
+                spec.prepare(self.model)
+        self._narrow_adapters()
         self._named = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._optimizer = self._adamw() if spec.trains else None
         with _silent():
@@ -211,26 +216,40 @@ class ZeroBackend:
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """See `Backend.weights`; at stage 3 a bucket of parameters is gathered at a time."""
         self._release()
+        outside = self._outside()
         for bucket in streams.runs(self.metadata(), limit=self._bucket_bytes):
-            parameters = {meta.name: self.model.get_parameter(meta.name) for meta in bucket}
-            with self._gathered(list(parameters.values())):
-                yield from ((name, parameter.detach()) for name, parameter in parameters.items())
+            weights = [outside[meta.name] for meta in bucket]
+            with self._gathered([tensor for weight in weights for tensor in weight.needs]):
+                yield from ((weight.name, weight.value()) for weight in weights)
 
     def metadata(self) -> list[TensorMeta]:
         """See `Backend.metadata`."""
-        return [_describe(name, parameter) for name, parameter in self.model.named_parameters()]
+        return [TensorMeta(weight.name, weight.dtype, weight.shape) for weight in self._outside().values()]
+
+    def _outside(self) -> dict[str, Weight]:
+        return {weight.name: weight for weight in adapters.weights(self.model, self.model.named_parameters())}
+
+    @torch.no_grad()
+    def blend(self, tensors: Iterable[tuple[str, Tensor]], share: float) -> None:
+        """See `Backend.blend`; each rank moves its own part."""
+        assert self._optimizer is None, "what follows another model has no optimizer"
+        self._release()
+        for name, tensor in tensors:
+            parameter = self.model.get_parameter(name)
+            own = shards.part(parameter)
+            own.lerp_(shards.cut(tensor, parameter).to(own.device, own.dtype), share)
 
     def save_model(self, folder: Path) -> None:
         """See `Backend.save_model`; the weights as the model computes with them."""
         self._release()
-        export.save_model(self.model, folder, describe=_describe, gathered=self._gathered, writes=self.rank == 0)
+        export.save_model(self.model, folder, gathered=self._gathered, writes=self.rank == 0)
 
     def save(self, folder: Path) -> None:
         """See `Backend.save`; one parameter's state is gathered at a time."""
         place = folder if self.rank == 0 else None
         steps = float(self._states()[0]["step"])
         stepped = self._named if steps else {}
-        full = {name: TensorMeta(name, torch.float32, _shape(p)) for name, p in self._named.items()}
+        full = {name: TensorMeta(name, torch.float32, shards.shape(p)) for name, p in self._named.items()}
         read = self._ds.utils.safe_get_full_optimizer_state
         moments = ((state.moment(name, key), read(p, key)) for name, p in stepped.items() for key in state.MOMENTS)
         state.write_moments(place, [full[n] for n in stepped], moments, steps=dict.fromkeys(stepped, steps))
@@ -255,17 +274,21 @@ class ZeroBackend:
         utils, extra = self._ds.utils, () if key is None else (key,)
         if self._sharded:
             # DeepSpeed's setters of whole values fail where the last rank's part is padded.
-            size = parameter.ds_tensor.numel()  # pyright: ignore[reportAttributeAccessIssue]
-            own = value.flatten()[self.rank * size : (self.rank + 1) * size]
-            value = functional.pad(own, (0, size - own.numel()))
+            value = shards.cut(value, parameter)
             put = utils.safe_set_local_fp32_param if key is None else utils.safe_set_local_optimizer_state
         else:
             put = utils.safe_set_full_fp32_param if key is None else utils.safe_set_full_optimizer_state
         put(parameter, value, *extra)
 
+    def _narrow_adapters(self) -> None:
+        """What was added to a model in bfloat16 computes in it too; the optimizer has float32 copies."""
+        for parameter in self.model.parameters() if self._narrow else ():
+            if parameter.requires_grad and parameter.dtype != torch.bfloat16:
+                parameter.data = parameter.data.bfloat16()
+
     def _adamw(self) -> torch.optim.AdamW:
-        matrices = [p for p in self._named.values() if len(_shape(p)) >= 2]
-        others = [p for p in self._named.values() if len(_shape(p)) < 2]
+        matrices = [p for p in self._named.values() if len(shards.shape(p)) >= 2]
+        others = [p for p in self._named.values() if len(shards.shape(p)) < 2]
         return optimizer.adamw(self._cfg, matrices=matrices, others=others)
 
     def _give_moments(self) -> None:
@@ -308,15 +331,6 @@ class ZeroBackend:
             yield
         finally:
             functional.linear = plain
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    """Of the whole of a tensor that may be sharded."""
-    return tuple(vars(tensor).get("ds_shape", tensor.shape))
-
-
-def _describe(name: str, tensor: Tensor) -> TensorMeta:
-    return TensorMeta(name, tensor.dtype, _shape(tensor))
 
 
 def _deepspeed(ranks: World) -> ModuleType:

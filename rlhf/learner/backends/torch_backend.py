@@ -7,6 +7,7 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from rlhf.core.errors import CheckpointError
-from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
-from rlhf.learner import optimizer, state
+from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
+from rlhf.learner import export, optimizer, state
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.world import ALONE, World, join
-from rlhf.models import load
+from rlhf.models import adapters, load
+from rlhf.models.adapters import Weight
 from rlhf.models.forward import ForwardSpec, forward
 
 
@@ -36,7 +38,11 @@ def build(cfg: Config, spec: BackendSpec) -> Backend:
 
 def open_whole(spec: BackendSpec, world: World, *, dtype: str) -> Backend:
     """The whole model on every rank, with weights of a type."""
-    model = spec.load(dtype).eval().requires_grad_(spec.trains)
+    model = spec.load(dtype).eval().requires_grad_(False)
+    if spec.prepare is not None:
+        spec.prepare(model)
+    if spec.moves and model.dtype in (torch.bfloat16, torch.float16):
+        model = model.float()
     return TorchBackend(model, spec.optimizer, world)
 
 
@@ -94,16 +100,29 @@ class TorchBackend:
         return norm
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """See `Backend.weights`; the tensors are the model's own."""
-        return ((name, parameter.detach()) for name, parameter in self.model.named_parameters())
+        """See `Backend.weights`; the tensors are the model's own, but for those that an adapter adds to."""
+        return ((weight.name, weight.value()) for weight in self._outside())
 
     def metadata(self) -> list[TensorMeta]:
         """See `Backend.metadata`."""
-        return [TensorMeta(name, p.dtype, tuple(p.shape)) for name, p in self.model.named_parameters()]
+        return [TensorMeta(weight.name, weight.dtype, weight.shape) for weight in self._outside()]
+
+    def _outside(self) -> Iterator[Weight]:
+        return adapters.weights(self.model, self.model.named_parameters())
+
+    @torch.no_grad()
+    def blend(self, tensors: Iterable[tuple[str, Tensor]], share: float) -> None:
+        """See `Backend.blend`."""
+        assert self._optimizer is None, "what follows another model has no optimizer"
+        for name, tensor in tensors:
+            own = self.model.get_parameter(name)
+            own.lerp_(tensor.to(own.device, own.dtype), share)
 
     def save_model(self, folder: Path) -> None:
         """See `Backend.save_model`."""
-        if self._world.rank == 0:
+        if adapters.adapted(self.model):
+            export.save_model(self.model, folder, gathered=lambda _: nullcontext(), writes=self._world.rank == 0)
+        elif self._world.rank == 0:
             with load.quiet():
                 self.model.save_pretrained(folder)
 

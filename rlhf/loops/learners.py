@@ -1,0 +1,122 @@
+"""Makes the learners of a stage: from which weights each is opened. Called by the pipeline.
+
+The policy, and a critic or a process reward model, are opened from where the stage stands. Adapters are an exception:
+the model that they are put beside is the one that the stage started from, also in the middle of it, and what the
+checkpoint adds are the adapters. So a run that goes on computes with the same numbers as one that never stopped. The
+next stage opens the merged model; if it trains adapters too, they are new ones, beside that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.core.protocols import LearnerHandle
+from rlhf.core.seeding import derive_seed
+from rlhf.core.types import Head
+from rlhf.learner.learner import head
+from rlhf.loops.settings import Settings
+from rlhf.loops.setup import opened
+from rlhf.loops.stage import CRITIC, PRM, REFERENCE, LearnerRequest, Progress
+from rlhf.models import adapters, load
+from rlhf.runtime.roles import LearnerRole, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolders:
+    """Where the models of a stage come from."""
+
+    name: str
+    """Of the stage."""
+    now: Path
+    """Weights of where it stands."""
+    start: Path
+    """Weights that it started from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a learner is opened from."""
+
+    folder: Path
+    adapter: Path | None = None
+    """Of the weights in the folder, to go on with."""
+
+
+def learner(
+    settings: Settings, runtime: Runtime, folders: StageFolders, *, progress: Progress
+) -> Callable[[LearnerRequest], Awaitable[LearnerHandle]]:
+    """Makes learners with the weights of where a stage stands."""
+
+    def spawn(request: LearnerRequest) -> Awaitable[LearnerHandle]:
+        source = Source(folders.now)
+        if _adds(request):
+            source = Source(folders.start, folders.now / adapters.FOLDER if progress.stage_step else None)
+        versions = progress.version, progress.stage_version
+        return runtime.learner(_role(settings, request, source, versions, names=(folders.name,)))
+
+    return spawn
+
+
+def reference(
+    settings: Settings, runtime: Runtime, folders: StageFolders, *, progress: Progress
+) -> Callable[[LearnerRequest], Awaitable[LearnerHandle]]:
+    """Makes references: with the weights that a stage started from, or if they move, those of where it stands."""
+
+    def spawn(request: LearnerRequest) -> Awaitable[LearnerHandle]:
+        moved = request.moves and progress.stage_step
+        source = Source(folders.now / REFERENCE if moved else folders.start)
+        versions = progress.version, progress.stage_version
+        return runtime.learner(_role(settings, request, source, versions, names=(folders.name, REFERENCE)))
+
+    return spawn
+
+
+def critic(
+    settings: Settings, runtime: Runtime, folders: StageFolders, *, progress: Progress
+) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
+    """Makes critics and process reward models, of the weights that a stage started from or of others; in the middle of
+    it of what lies beside them."""
+
+    def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
+        second = PRM if head(request.loss) is Head.STEPS else CRITIC
+        beside = folders.now / second if progress.stage_step else None
+        if beside is not None and not _adds(request):
+            source = Source(beside)
+        else:
+            trusted = settings.model.trust_remote_code
+            start = folders.start if path is None else load.local_folder(path, trust_remote_code=trusted)
+            source = Source(start, beside / adapters.FOLDER if beside is not None else None)
+        versions = progress.critic_version, 0
+        return runtime.learner(_role(settings, request, source, versions, names=(folders.name, second)))
+
+    return spawn
+
+
+def _adds(request: LearnerRequest) -> bool:
+    return request.loss is not None and adapters.adds(request.cfg.trainable)
+
+
+def _role(
+    settings: Settings, request: LearnerRequest, source: Source, versions: tuple[int, int], *, names: Sequence[str]
+) -> LearnerRole:
+    """What to open.
+
+    Args:
+        versions: updates behind the weights, and behind those that the stage began with.
+        names: what random choices about what trains are for.
+    """
+    version, first_version = versions
+    return LearnerRole(
+        model=opened(settings, source.folder),
+        loss=request.loss,
+        cfg=request.cfg,
+        transforms=request.transforms,
+        total_updates=request.total_updates,
+        version=version,
+        first_version=first_version,
+        seed=derive_seed(settings.seed, "trainable", *names),
+        adapter=source.adapter,
+        moves=request.moves,
+    )

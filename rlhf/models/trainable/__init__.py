@@ -1,0 +1,1 @@
+"""What of a model a learner changes: one file per choice."""

@@ -1,0 +1,17 @@
+"""Every parameter of the model trains: full fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Nothing to set."""
+
+
+def prepare(model: PreTrainedModel, cfg: Config, seed: int) -> None:
+    """Set `requires_grad` everywhere."""
+    model.requires_grad_(True)
