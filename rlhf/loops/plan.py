@@ -19,14 +19,14 @@ from rewards import base, rubric
 from rewards.base import RewardConfig
 from rlhf.core.types import Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
-from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, setup
+from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, plan_trained, setup
 from rlhf.loops.evaluate import by_task
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.models.load import DTYPES
 from rlhf.report.units import amount
 from rlhf.runtime import memory, ray
-from rlhf.runtime.memory import Shape
+from rlhf.runtime.memory import Shape, Trained
 from rlhf.tasks import common
 from rlhf.tasks.common import ValidationReport
 
@@ -67,13 +67,15 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
             console.print(f"  {name}: {counts}", highlight=False, markup=False)
         setup.check(experiment, shared)
         console.print(f"golds: {_golds(experiment, shared)}", highlight=False, markup=False)
+        trained = plan_trained.counts(experiment, shared.model_folder)
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)
+            _show_trained(console, stage, shape, trained)
         if isinstance(settings.runtime.config, ray.Config):
-            placed, demand, there = plan_cluster.of(experiment, settings.runtime.config, shape, lengths)
+            placed, demand, there = plan_cluster.of(experiment, settings.runtime.config, shape, lengths, trained)
             plan_cluster.show(console, placed, demand, there)
         else:
-            holding, room = _one_device(experiment, shape, lengths, shared.device)
+            holding, room = _one_device(experiment, shape, lengths, shared.device, trained)
             for remark in plan_engine.remarks(room):
                 console.print(remark, highlight=False)
             plan_memory.show(console, holding)
@@ -152,6 +154,15 @@ def _show_stage(console: Console, stage: StageSettings, lengths: Lengths, experi
         console.print(f"  micro-batches: at most {passes} of {budget} tokens per update")
 
 
+def _show_trained(console: Console, stage: StageSettings, shape: Shape, trained: Mapping[str, Trained]) -> None:
+    for name, found in trained.items():
+        if name not in (stage.name, f"{stage.name}.critic"):
+            continue
+        whose = "" if name == stage.name else " of the critic"
+        what = f"{amount(found.parameters)} parameters{whose} ({found.parameters / shape.parameters:.2%} of the model)"
+        console.print(f"  trains: {what}" + (", in adapters" if found.added else ""), highlight=False)
+
+
 def _size(tasks: Mapping[str, Sequence[Prompt]]) -> int:
     return sum(map(len, tasks.values()))
 
@@ -165,7 +176,7 @@ def _lengths(prompts: Sequence[Prompt], shared: setup.Parts) -> Lengths:
 
 
 def _one_device(
-    experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device
+    experiment: Experiment, shape: Shape, lengths: Lengths, device: torch.device, trained: Mapping[str, Trained]
 ) -> tuple[Holding, plan_engine.Room]:
     """Everything in this process, in the stage that needs most."""
     settings, capacity = experiment.settings, plan_memory.device_memory(device)
@@ -174,7 +185,7 @@ def _one_device(
     engine = memory.owned("engine", memory.engine(shape, sampling))
 
     def parts(stage: StageSettings) -> list[memory.Part]:
-        return [*plan_memory.rank(stage, settings, shape, lengths, device=device.type), *engine]
+        return [*plan_memory.rank(stage, settings, shape, lengths, device=device.type, trained=trained), *engine]
 
     fullest = max(experiment.stages, key=lambda stage: memory.peak(parts(stage))[1])
     stages = f", in its fullest stage ({fullest.name})" if len(experiment.stages) > 1 else ""

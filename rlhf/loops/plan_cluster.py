@@ -23,7 +23,7 @@ from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.settings import Experiment, StageSettings
 from rlhf.runtime import memory, placement, ray
 from rlhf.runtime.cluster import Node, Placement, Role, Seat
-from rlhf.runtime.memory import GIB, Part, Shape
+from rlhf.runtime.memory import GIB, Part, Shape, Trained
 
 WORDS = {Role.ENGINE: "engine", Role.RANK: "learner rank", Role.REWARD_WORKER: "reward worker"}
 
@@ -49,7 +49,9 @@ class Memory:
     """Of one node."""
 
 
-def of(experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths) -> tuple[Placement, Demand, Memory]:
+def of(
+    experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths, trained: Mapping[str, Trained]
+) -> tuple[Placement, Demand, Memory]:
     """The cluster of a config, its stage that needs most, and what its devices have.
 
     Raises:
@@ -61,7 +63,9 @@ def of(experiment: Experiment, cfg: ray.Config, shape: Shape, lengths: Lengths) 
     bucket = memory.sync_bucket(min(cfg.sync.bucket_mib * 2**20, shape.parameters * shape.bytes_per_value))
 
     def rank(stage: StageSettings) -> list[Part]:
-        parts = plan_memory.rank(stage, settings, shape, lengths, ranks=cfg.learner_ranks, device=device)
+        parts = plan_memory.rank(
+            stage, settings, shape, lengths, ranks=cfg.learner_ranks, device=device, trained=trained
+        )
         return [*parts, *memory.owned("learner", [bucket])]
 
     fullest = max(experiment.stages, key=lambda stage: memory.peak(rank(stage))[1])

@@ -7,8 +7,9 @@ What a framework reserves for itself (the CUDA context, the allocator's slack, t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from rich.console import Console
@@ -19,9 +20,10 @@ from rlhf.learner import optimizer
 from rlhf.learner.backends import deepspeed_backend
 from rlhf.loops import generate, offline, online
 from rlhf.loops.settings import Settings, StageSettings
+from rlhf.models import adapters
 from rlhf.models.attention import SHORT
 from rlhf.runtime import memory
-from rlhf.runtime.memory import GIB, Moment, Numbers, Part, Shape, Zero
+from rlhf.runtime.memory import GIB, Moment, Numbers, Part, Shape, Trained, Zero
 
 FIXES = 3
 """How many changes a refusal proposes, the most effective first."""
@@ -91,7 +93,14 @@ def narrow(stage: StageSettings, device: str) -> bool:
 
 
 def rank(
-    stage: StageSettings, settings: Settings, shape: Shape, lengths: Lengths, *, ranks: int = 1, device: str
+    stage: StageSettings,
+    settings: Settings,
+    shape: Shape,
+    lengths: Lengths,
+    *,
+    ranks: int = 1,
+    device: str,
+    trained: Mapping[str, Trained] = MappingProxyType({}),
 ) -> list[Part]:
     """What one learner rank holds in a stage: the trained model, and a reference and a critic where the
     stage looks at one.
@@ -99,6 +108,7 @@ def rank(
     Args:
         ranks: processes that share the training.
         device: type of their devices, `cpu` or `cuda`.
+        trained: see `plan_trained.counts`.
     """
     each, zero = numbers(shape, stage, device), sharding(stage, ranks=ranks, device=device)
     cfg = stage.config
@@ -111,16 +121,20 @@ def rank(
         samples = -(-cfg.prompts_per_step * cfg.samples_per_prompt // cfg.minibatches)
     # Ranks share the samples of an update, and a pass holds no more of them than there are.
     held = longest * -(-samples // ranks)
-    training = _training(stage, shape, held, longest, ranks, device)
+    training = replace(_training(stage, shape, held, longest, ranks, device), trained=trained.get(stage.name))
     if isinstance(cfg, offline.Config) and cfg.trains_prm:
         parts = memory.owned("policy", memory.frozen(shape, each, zero))
         return parts + memory.owned("prm", memory.learner(shape, training, values=True))
     parts = memory.owned("learner", memory.learner(shape, training))
     if isinstance(cfg, online.Config) and cfg.needs_reference:
-        parts += memory.owned("reference", memory.frozen(shape, each, zero))
+        if cfg.reference.every:
+            parts += memory.owned("reference", memory.frozen(shape, memory.FLOAT32, zero))
+        elif not adapters.adds(cfg.learner.trainable):
+            parts += memory.owned("reference", memory.frozen(shape, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:
         like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
         training = _training(like, shape, held, longest, ranks, device)
+        training = replace(training, trained=trained.get(f"{stage.name}.critic"))
         parts += memory.owned("critic", memory.learner(shape, training, values=True))
     return parts
 

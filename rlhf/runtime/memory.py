@@ -27,6 +27,9 @@ SAMPLED_LOGIT_BYTES = 24
 """Per entry of a token's logits in the embedded engine: two float32 arrays, two float64 (`rollout/decoding.py`)."""
 VLLM_LOGIT_BYTES = 16
 """The same in vLLM: logits, log-probs, probabilities and noise, all float32 (`vllm/v1/sample`)."""
+QUANTIZED = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes of a weight in 4 bits: a scale of 8 bits for each 64, and one of 32 bits for each 256 of these (Dettmers et al.
+2023, arXiv 2305.14314, section 3)."""
 GATHERED = 10**9
 """Weights that stage 3 keeps gathered, at most: DeepSpeed's `stage3_max_live_parameters`."""
 
@@ -137,10 +140,24 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What of a model changes, where that is not all of it."""
+
+    parameters: int
+    """That have gradients and an optimizer."""
+    added: int = 0
+    """Of these, what is no part of the model: adapters."""
+    quantized: int = 0
+    """Parameters of the model that are held in 4 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """What a learner holds besides its model's states."""
 
     numbers: Numbers
+    trained: Trained | None = None
+    """None for everything."""
     zero: Zero = Zero()
     tokens: int
     """Of a micro-batch, `learner.micro_batch_tokens`."""
@@ -182,8 +199,16 @@ class Sampling:
     """The key that spreads it over more devices; empty where none does."""
 
 
-def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
-    """Weights, gradients and optimizer of one rank."""
+def model_states(
+    parameters: int, numbers: Numbers, zero: Zero, *, frozen: int = 0, frozen_size: float = 0.0
+) -> list[Part]:
+    """Weights, gradients and optimizer of one rank.
+
+    Args:
+        parameters: that train.
+        frozen: parameters that are there besides.
+        frozen_size: bytes of these.
+    """
     optimizer, gradients, weights = (zero.ranks if zero.stage >= least else 1 for least in (1, 2, 3))
     master = 4 if zero.stage else numbers.master
     offload = zero.offload_optimizer
@@ -193,8 +218,9 @@ def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
     def part(name: str, size: float, **rest: Any) -> Part:
         return Part(name=name, size=parameters * size, **rest)
 
+    held = parameters * numbers.weights + frozen_size
     parts = [
-        part("weights", numbers.weights / weights, on_host=zero.stage == 3 and zero.offload_parameters, fix=spread),
+        Part(name="weights", size=held / weights, on_host=zero.stage == 3 and zero.offload_parameters, fix=spread),
         part("optimizer", (master + numbers.moments) / optimizer, on_host=offload, fix=away or spread),
     ]
     # Stage 2 sends gradients to an offloaded optimizer as they come. Stage 3 keeps a place for them, stage 1 one for
@@ -214,7 +240,7 @@ def model_states(parameters: int, numbers: Numbers, zero: Zero) -> list[Part]:
         fix = "lower learner.backend.bucket_mib"
         parts.append(Part(name="bucket of gradients", size=float(zero.bucket), moments=moments, fix=fix))
     if zero.stage == 3:
-        size = float(min(parameters, zero.gathered) * numbers.weights)
+        size = float(min(parameters + frozen, zero.gathered) * numbers.weights)
         parts.append(Part(name="gathered weights", size=size, moments=BACKWARD))
     return parts
 
@@ -247,9 +273,14 @@ def learner(shape: Shape, training: Training, *, values: bool = False) -> list[P
         kept, fix = shape.layers * layer, "turn on learner.gradient_checkpointing or lower learner.micro_batch_tokens"
     whole = 4 * tokens * shape.vocabulary
     chunk = float(LOGIT_COPIES * min(training.chunk or whole, whole))
-    parts = model_states(shape.parameters, numbers, training.zero)
+    trained = training.trained or Trained(parameters=shape.parameters)
+    frozen = shape.parameters - (trained.parameters - trained.added)
+    frozen_size = (frozen - trained.quantized) * numbers.weights + trained.quantized * QUANTIZED
+    # Adapters of the torch backend are float32 whatever the model is.
+    own = FLOAT32 if trained.added and numbers is PURE_BFLOAT16 else numbers
+    parts = model_states(trained.parameters, own, training.zero, frozen=frozen, frozen_size=frozen_size)
     if numbers.casts:
-        casts = float(numbers.casts * (shape.parameters - shape.vocabulary * shape.hidden))
+        casts = float(numbers.casts * (shape.parameters - trained.quantized - shape.vocabulary * shape.hidden))
         parts.append(Part(name="weights in bfloat16", size=casts, moments=BACKWARD))
     parts.append(Part(name="activations", size=kept, moments=BACKWARD, fix=fix))
     if not values:

@@ -57,6 +57,7 @@ CONTRACTS = {
     "engine": Slot({"build": ("cfg", "spec")}),
     "runtime": Slot({"start": ("cfg", "site")}),
     "backend": Slot({"build": ("cfg", "spec")}),
+    "trainable": of_protocol(protocols.TrainableModule),
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "examples": of_protocol(protocols.ExamplesModule),
     "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS"), cites=True),

@@ -11,10 +11,11 @@ import tiny_model
 import torch
 from torch import Tensor
 
-from rlhf.core.training import Span
+from rlhf.core.config import build_component
+from rlhf.core.types import Span
 from rlhf.learner.backends.torch_backend import TorchBackend
 from rlhf.learner.optimizer import Config
-from rlhf.models import attention, tiny
+from rlhf.models import adapters, attention, tiny
 from rlhf.runtime import memory
 from rlhf.runtime.memory import Moment, Part, Shape, Zero
 from rollout.kv_cache import InPlaceCache
@@ -195,6 +196,40 @@ def test_logits_are_bounded_by_the_chunk(chunk: int, arrays: int) -> None:
     shape = shape_of(tiny_model.model(), vocabulary=10)
     training = memory.Training(numbers=memory.FLOAT32, tokens=100, chunk=chunk)
     assert sizes(memory.learner(shape, training))["logits of a chunk"] == 5 * arrays
+
+
+@pytest.mark.parametrize("trainable", [{"name": "half"}, {"name": "lora", "r": 4}], ids=["half", "lora"])
+def test_what_does_not_train_has_neither_gradient_nor_optimizer(trainable: dict[str, Any]) -> None:
+    if trainable["name"] == "lora":
+        pytest.importorskip("peft", reason="needs the extra `lora`")
+    model = tiny_model.model(**WIDE)
+    shape = shape_of(model)
+    adapters.prepare(model, build_component("rlhf.models.trainable", trainable, "trainable"), seed=0)
+    backend, own = TorchBackend(model, Config()), list(adapters.trained(model).values())
+    sum((p.sum() for p in own), torch.zeros(())).backward()
+    gradients = sum(p.grad.nbytes for p in own if p.grad is not None)
+    weights = sum(p.nbytes for p in model.parameters())
+    backend.step(1.0)
+    moments = sum(t.nbytes for s in backend._optimizer.state.values() for t in s.values() if t.ndim)  # type: ignore[union-attr]
+    count = sum(p.numel() for p in own)
+    added = sum(p.numel() for p in model.parameters()) - shape.parameters
+    training = memory.Training(
+        numbers=memory.FLOAT32, tokens=8, chunk=0, trained=memory.Trained(parameters=count, added=added)
+    )
+    found = sizes(memory.learner(shape, training))
+    assert [found[name] for name in STATES] == [weights, gradients, moments]
+    assert moments < 0.7 * 8 * shape.parameters
+
+
+def test_weights_in_4_bits_are_an_eighth_and_their_scales() -> None:
+    """QLoRA, section 3: double quantisation leaves 0.127 bits of scales per weight."""
+    assert pytest.approx(4.127, abs=5e-4) == 8 * memory.QUANTIZED
+    shape = shape_of(tiny_model.model(), parameters=10_000)
+    trained = memory.Trained(parameters=100, added=100, quantized=8000)
+    for numbers, small in ((memory.FLOAT32, 4), (memory.PURE_BFLOAT16, 2)):
+        found = sizes(memory.learner(shape, memory.Training(numbers=numbers, tokens=8, chunk=0, trained=trained)))
+        assert found["weights"] == pytest.approx(400 + 2000 * small + 8000 * memory.QUANTIZED)
+        assert found["optimizer"] == 800, "float32 in any case"
 
 
 def test_the_cache_is_as_large_as_the_engine_s() -> None:

@@ -191,7 +191,7 @@ ON_RAY = ("runtime.name=ray", "sft.learner.backend=deepspeed_backend", "rl.learn
 def planned(*overrides: str) -> tuple[Placement, Demand, Memory]:
     experiment = settings.read(ROOT / "configs" / "quickstart.yaml", [*ON_RAY, *overrides])
     assert isinstance(experiment.settings.runtime.config, ray.Config)
-    return plan_cluster.of(experiment, experiment.settings.runtime.config, SHAPE, LENGTHS)
+    return plan_cluster.of(experiment, experiment.settings.runtime.config, SHAPE, LENGTHS, {})
 
 
 def sizes(parts: Sequence[Part]) -> dict[str, float]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_model
 import torch
 from rich.console import Console
 
 from rlhf.core.errors import ConfigError
-from rlhf.loops import plan, plan_memory, settings
+from rlhf.loops import plan, plan_memory, plan_trained, settings
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.models import load
 from rlhf.runtime import memory
@@ -61,6 +62,32 @@ def test_attention_scores_are_kept_of_short_sequences_on_a_cpu_only() -> None:
 def test_a_reference_is_there_when_a_stage_looks_at_one() -> None:
     assert "reference: weights" not in rank(read(), 1)
     assert rank(read("rl.loss.kl_coef=0.1"), 1)["reference: weights"] == 4000
+
+
+def test_beside_adapters_there_is_no_second_model_unless_it_moves() -> None:
+    trained = {"rl": memory.Trained(parameters=50, added=50), "rl.critic": memory.Trained(parameters=400)}
+    keys = ("rl.loss.kl_coef=0.1", "rl.learner.trainable.name=lora", "rl.learner.optimizer.precision=float32")
+    found = rank(read(*keys), 1, trained=trained)
+    assert not any(name.startswith("reference") for name in found)
+    assert (found["learner: weights"], found["learner: optimizer"]) == (4200, 400)
+    assert rank(read(*keys, "rl.reference.every=1"), 1)["reference: weights"] == 4000
+    critic = rank(read(*keys, "rl.advantage.name=gae"), 1, trained=trained)
+    assert (critic["critic: weights"], critic["critic: optimizer"]) == (4000, 3200)
+
+
+def test_a_plan_counts_what_trains(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs the extra `lora`")
+    tiny_model.model().save_pretrained(tmp_path)
+    lora = ("rl.learner.trainable.name=lora", "rl.learner.trainable.r=2")
+    found = plan_trained.counts(read("sft.learner.trainable.name=half", *lora), tmp_path)
+    # Per layer: four of the attention (32 or 16 wide), three of the MLP (48).
+    adapters = 2 * 2 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert found["rl"] == memory.Trained(parameters=adapters, added=adapters)
+    whole = sum(p.numel() for p in tiny_model.model().parameters())
+    assert 0.35 * whole < found["sft"].parameters < 0.7 * whole and not found["sft"].added
+    wrong = read(*lora, "rl.learner.trainable.target_modules=[query]")
+    with pytest.raises(ConfigError, match=r"rl\.learner\.trainable\.target_modules"):
+        plan_trained.counts(wrong, tmp_path)
 
 
 def test_a_critic_is_a_second_learner_without_logits() -> None:
