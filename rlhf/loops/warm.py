@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,13 +153,15 @@ def _code(experiment: Experiment) -> Iterator[tuple[str, Path]]:
 
 
 def _components(fields: Mapping[str, Any]) -> Iterator[Component]:
-    """Every component that a config holds, and those that they hold."""
+    """Every component that a config holds, and those that they and its blocks hold."""
     for value in fields.values():
         held = value.values() if isinstance(value, Mapping) else (value,)
         for entry in held:
             if isinstance(entry, Component):
                 yield entry
                 yield from _components(vars(entry.config))
+            elif is_dataclass(entry) and not isinstance(entry, type):
+                yield from _components(vars(entry))
 
 
 def _function_file(component: Component) -> Iterator[Path]:

@@ -7,8 +7,10 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import adapted
 import pytest
 import tiny_model
 import torch
@@ -270,6 +272,18 @@ def test_an_interrupted_caller_leaves_nothing_behind(made: VllmEngine, monkeypat
 
 
 # Weights.
+
+
+def test_weights_that_have_adapters_arrive_with_what_these_add(made: VllmEngine, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs the extra `lora`")
+    learner = adapted.learner(folder(model(), tmp_path), adapted.LORA)
+    for update in range(2):
+        adapted.train(learner, 1)
+        made.load_weights(update + 1, learner.weights())
+    asked = requests()
+    done = made.generate(asked, sampling=SHAPED)
+    assert gap(learner._backend.model, asked, done, SHAPED) < 1e-4
+    assert gap(trainer(model()), asked, done, SHAPED) > 1e-2
 
 
 def test_an_answer_goes_on_across_an_update_and_says_which_version_sampled_what(made: VllmEngine) -> None:

@@ -49,6 +49,10 @@ class Setup:
     optimizer: dict[str, Any] = field(default_factory=dict)
     version: int = 0
     device: str = "cpu"
+    trainable: dict[str, Any] = field(default_factory=lambda: {"name": "full"})
+    adapter: Path | None = None
+    """To go on with."""
+    moves: bool = False
 
 
 def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learner:
@@ -59,6 +63,7 @@ def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learne
         open_model or (lambda dtype: load.load_model(setup.folder, dtype=dtype, device=setup.device, head=head(loss))),
         tiny_model.tokenizer(),
         Config(
+            trainable=build_component("rlhf.models.trainable", setup.trainable, "learner.trainable"),
             backend=build_component("rlhf.learner.backends", setup.backend, "learner.backend"),
             optimizer=optimizer.Config(**{"lr": 3e-3, "weight_decay": 0.1, "grad_clip": CLIP} | setup.optimizer),
             schedule=schedule.Config(name="linear", warmup_updates=2),
@@ -70,6 +75,8 @@ def make(setup: Setup, open_model: Callable[[str], Any] | None = None) -> Learne
         total_updates=10,
         version=setup.version,
         first_version=0,
+        adapter=setup.adapter,
+        moves=setup.moves,
     )
 
 
@@ -129,7 +136,8 @@ def ready(rank: int, size: int, setup: Setup) -> None:
 
 def continued(rank: int, size: int, setup: Setup, checkpoint: Path, updates: Sequence[int]) -> Trained:
     """What another learner goes on to from a checkpoint."""
-    learner = make(replace(setup, folder=checkpoint, version=updates[0]))
+    source = {"adapter": checkpoint / "adapter"} if setup.trainable["name"] == "lora" else {"folder": checkpoint}
+    learner = make(replace(setup, version=updates[0], **source))
     learner.load(checkpoint)
     return train(learner, rank, size, updates)
 
@@ -168,6 +176,27 @@ def scored(rank: int, setup: Setup, splits: Sequence[list[list[int]]]) -> list[l
     """Log-probs of a rank's share of the batches of update 0, for several ways to share them out."""
     batches, learner = pack(samples_of(0), token_budget=BUDGET), make(setup)
     return [learner.logprobs([batches[i] for i in shares[rank]]) for shares in splits]
+
+
+def without_adapters(rank: int, size: int, setup: Setup) -> list[Tensor]:
+    """Log-probs of a rank's batches under the weights beside adapters that have been trained, between two updates."""
+    learner = make(setup)
+    train(learner, rank, size, [0])
+    out = learner.base_logprobs(batches_of(0, size=size)[0][rank])
+    train(learner, rank, size, [1])
+    return out
+
+
+def followed(rank: int, size: int, leader: Setup, follower: Setup, share: float, folder: Path) -> dict[str, Tensor]:
+    """Train, have another learner follow twice, and write that one. Returns its weights."""
+    learner, reference = make(leader), make(follower)
+    for update in range(2):
+        train(learner, rank, size, [update])
+        reference.logprobs(batches_of(0, size=size)[0][rank])
+        reference.blend(learner, share)
+    folder.mkdir(exist_ok=True)
+    reference.save(folder)
+    return {name: tensor.clone() for name, tensor in reference.weights()}
 
 
 def trained(rank: int, size: int, setup: Setup, updates: Sequence[int]) -> Trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from rlhf.loops import settings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-COMMANDS = re.findall(r"(?:rlhf \w+|launch/slurm.sh) (configs/\S+)([^#\n]*)", (DOCS / "cluster.md").read_text("utf-8"))
+PAGES = "".join((DOCS / f"{name}.md").read_text("utf-8") for name in ("cluster", "training"))
+COMMANDS = re.findall(r"(?:rlhf \w+|launch/slurm.sh) (configs/\S+)([^#\n]*)", PAGES)
 
 
 def test_the_configuration_page_matches_the_code() -> None:
@@ -27,8 +29,8 @@ def test_the_configuration_page_matches_the_code() -> None:
 
 
 @pytest.mark.parametrize(("config", "rest"), COMMANDS)
-def test_commands_of_the_cluster_page_name_a_config_and_keys_that_there_are(config: str, rest: str) -> None:
-    overrides = rest.partition(" -- ")[0].split()
+def test_commands_of_these_pages_name_a_config_and_keys_that_there_are(config: str, rest: str) -> None:
+    overrides = shlex.split(rest.partition(" -- ")[0])
     settings.read(ROOT / config, overrides)
 
 

@@ -27,20 +27,26 @@ def folder(path: Path, family: str = "llama", **changes: Any) -> Path:
 
 
 def learner(
-    path: Path, trainable: Any, *, loss: str | None = "ce", quantization: Any = None, dtype: str = "auto", **more: Any
+    path: Path,
+    trainable: Any,
+    *,
+    loss: str | None = "ce",
+    quantization: Any = None,
+    gradient_checkpointing: bool = False,
+    **more: Any,
 ) -> Learner:
     """Opens a model and trains what a component of `rlhf.models.trainable` says."""
     component = None if loss is None else build_component("rlhf.losses", loss, "loss")
     cfg = Config(
         trainable=build_component("rlhf.models.trainable", trainable, "learner.trainable"),
         optimizer=optimizer.Config(lr=1e-2, weight_decay=0.1),
+        gradient_checkpointing=gradient_checkpointing,
     )
     return Learner(
         lambda dtype: load.load_model(path, dtype=dtype, device="cpu", head=head(component), quantization=quantization),
         tiny_model.tokenizer(),
         cfg,
         device="cpu",
-        dtype=dtype,
         loss=component,
         transforms=Transforms(),
         total_updates=10,

@@ -142,6 +142,17 @@ def test_a_critic_trains_its_head_as_a_whole_and_goes_on(plain: Path, tmp_path: 
         torch.testing.assert_close(alone(input_ids=tokens).logits, merged(input_ids=tokens).logits, atol=1e-4, rtol=0)
 
 
+def test_recomputing_activations_changes_nothing(plain: Path) -> None:
+    found: list[dict[str, torch.Tensor]] = []
+    for recompute in (False, True):
+        made = adapted.learner(plain, LORA, gradient_checkpointing=recompute)
+        adapted.train(made, 1)
+        adapted.train(made, 1)
+        found.append(adapted.own(made))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-6, rtol=0)
+
+
 def test_adapters_of_a_narrow_model_are_float32(tmp_path: Path) -> None:
     plain = adapted.folder(tmp_path / "plain", dtype=torch.bfloat16)
     made = adapted.learner(plain, LORA)

@@ -56,6 +56,20 @@ def test_it_learns_beside_weights_in_4_bits_and_goes_on(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in adapted.own(again).items())
 
 
+def test_the_head_of_a_critic_is_not_quantised(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="needs the extra `qlora`")
+    pytest.importorskip("bitsandbytes", reason="needs the extra `qlora`")
+    plain = adapted.folder(tmp_path / "plain", hidden_size=64, intermediate_size=96)
+    made = opened(plain, loss="value")
+    adapted.train(made, 1)
+    assert adapted.own(made)["score.weight"].abs().max() > 0
+    folder = tmp_path / "step_1"
+    folder.mkdir()
+    made.save(folder)
+    values = torch.cat(adapted.learner(folder, "full", loss="value").values(adapted.batches()))
+    torch.testing.assert_close(values, torch.cat(made.values(adapted.batches())), atol=1e-3, rtol=0)
+
+
 def test_another_backend_is_refused() -> None:
     chosen = build_component("rlhf.models.trainable", QLORA, "trainable")
     with pytest.raises(ConfigError, match=r"trainable\.name.*cannot hold"):

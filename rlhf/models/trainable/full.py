@@ -1,4 +1,4 @@
-"""Every parameter of the model trains: full fine-tuning."""
+"""Every parameter of the model trains: full fine-tuning, the default. Checkpoints hold nothing but the model."""
 
 from __future__ import annotations
 

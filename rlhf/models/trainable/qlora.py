@@ -20,11 +20,14 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
+from rlhf.models.forward import output_head
 from rlhf.models.trainable import lora
 
 ADDS = True
 """What trains is added; the weights of the model stay."""
 TYPES = ("nf4", "fp4")
+HEADS = ("lm_head", "embed_out", "score", "classifier")
+"""What transformers calls output layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +61,19 @@ def quantization(cfg: Config) -> BitsAndBytesConfig:
         bnb_4bit_quant_type=cfg.quant_type,
         bnb_4bit_use_double_quant=cfg.double_quant,
         bnb_4bit_compute_dtype=wide,
+        llm_int8_skip_modules=list(HEADS),
     )
 
 
 def prepare(model: PreTrainedModel, cfg: Config, seed: int) -> None:
-    """Put adapters beside the quantised layers. See `lora.prepare`."""
+    """Put adapters beside the quantised layers. See `lora.prepare`.
+
+    Raises:
+        ConfigError: the output layer was quantised too.
+    """
+    if not output_head(model).weight.is_floating_point():
+        problem = f"the output layer of {type(model).__name__} has another name than {', '.join(HEADS)}"
+        raise ConfigError("learner.trainable", problem, fix="use learner.trainable.name=lora")
     lora.prepare(model, cfg, seed)
     for layer in adapters_below(model):
         # Else bitsandbytes lays weights out anew for inference on a CPU, where they could not be read again.
