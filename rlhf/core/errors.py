@@ -38,6 +38,18 @@ class DataError(UserError, ValueError):
     """A dataset, row, tokenizer or model folder that cannot be used."""
 
 
+class DivergedError(UserError, ValueError):
+    """A model whose numbers are no longer finite; checkpoints of before are untouched."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        fix = "lower learner.optimizer.lr or clip harder; the last checkpoint is intact"
+        super().__init__(where, problem, fix=fix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See `UserError`."""
+        return type(self), (self.where, self.problem)
+
+
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be written or read; earlier checkpoints are untouched."""
 

@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlhf.core import protocols
 from rlhf.core.component import Component
 from rlhf.core.config import slot
-from rlhf.core.errors import ConfigError, UserError
+from rlhf.core.errors import ConfigError, DivergedError
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
@@ -160,15 +160,14 @@ class Learner:
         """Apply the accumulated gradient of all ranks. The metrics are this rank's.
 
         Raises:
-            UserError: the gradient is not finite; the weights are untouched.
+            DivergedError: the gradient is not finite; the weights are untouched.
         """
         assert self._loss is not None, "a frozen model takes no step"
         update = self._version - self._first_version
         share = schedule.share(self._cfg.schedule, update=update, total=self._total_updates)
         norm = self._backend.step(share)
         if not math.isfinite(norm):
-            fix = "lower learner.optimizer.lr or clip harder; the last checkpoint is intact"
-            raise UserError(f"update {self._version + 1}", f"the gradient norm is {norm}", fix=fix)
+            raise DivergedError(f"update {self._version + 1}", f"the gradient norm is {norm}")
         self._version += 1
         metrics, self._pending = merge(self._pending), []
         return UpdateStats(version=self._version, grad_norm=norm, lr=self._cfg.optimizer.lr * share, metrics=metrics)

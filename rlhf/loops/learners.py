@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Head
+from rlhf.core.training import Head
 from rlhf.learner.learner import head
 from rlhf.loops.settings import Settings
 from rlhf.loops.setup import opened

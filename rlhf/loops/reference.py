@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import LearnerHandle
-from rlhf.core.types import Batch
+from rlhf.core.training import Batch
 from rlhf.loops.stage import LearnerRequest, Stage
 from rlhf.models import adapters
 

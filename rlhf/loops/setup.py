@@ -23,7 +23,7 @@ from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import Task
 from rlhf.core.types import Prompt
 from rlhf.data import sources
-from rlhf.data.render import check_tokenizer, render_prompt, render_solution
+from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks

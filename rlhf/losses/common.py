@@ -21,7 +21,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.errors import ConfigError, DivergedError, did_you_mean
 from rlhf.core.metrics import Max, Mean, Metric, Min
 from rlhf.core.protocols import Counts
 from rlhf.core.training import Batch, Denominator, Stream
@@ -93,7 +93,7 @@ def check_finite(batch: Batch, logprobs_T: Tensor | None = None) -> None:
         logprobs_T: of the model; a bounded ratio would hide that they are infinite.
 
     Raises:
-        ValueError: names the sample, its target, and the stream.
+        ValueError: names the sample, its target, and the stream; a `DivergedError` if it is the model's.
     """
     present = {str(which): x_T for which, x_T in _streams(batch).items() if x_T is not None}
     if logprobs_T is not None:
@@ -107,6 +107,9 @@ def check_finite(batch: Batch, logprobs_T: Tensor | None = None) -> None:
     which, value = next((which, float(x_T[t])) for which, x_T in present.items() if not x_T[t].isfinite())
     sequence = int(batch.sequence_T[t])
     target = int((batch.sequence_T[:t] == sequence).sum())
+    if which == "logprobs":
+        where = f"sample '{batch.ids[sequence]}'"
+        raise DivergedError(where, f"the model's log-prob of its target {target}, counted from 0, is {value}")
     raise ValueError(f"{which} of sample '{batch.ids[sequence]}' is {value} at its target {target}, counted from 0")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlhf.core.config import build_component
 from rlhf.core.sampling import Transforms
-from rlhf.core.types import Batch, Sample
+from rlhf.core.training import Batch, Sample
 from rlhf.data.packing import count, pack
 from rlhf.learner import optimizer
 from rlhf.learner.learner import Config, Learner, head

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from rlhf.core.errors import CheckpointError, ConfigError, UserError
-from rlhf.core.types import Head
+from rlhf.core.training import Head
 from rlhf.learner.learner import Learner
 from rlhf.models import load
 from rlhf.models.adapters import adapted as layers_of

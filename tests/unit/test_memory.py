@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlhf.core.config import build_component
-from rlhf.core.types import Span
+from rlhf.core.training import Span
 from rlhf.learner.backends.torch_backend import TorchBackend
 from rlhf.learner.optimizer import Config
 from rlhf.models import adapters, attention, tiny

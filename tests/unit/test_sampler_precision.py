@@ -15,7 +15,8 @@ from rlhf.core.sampling import Sampling
 from rlhf.core.training import Sample
 from rlhf.core.types import Request
 from rlhf.data.packing import pack
-from rlhf.losses.common import measure, mismatch
+from rlhf.losses.common import measure
+from rlhf.losses.correction import mismatch
 from rlhf.models.forward import ForwardSpec, forward, use_packed
 from rollout.rounding import round_mantissa
 from rollout.transformers_engine import Config, TransformersEngine
@@ -44,7 +45,7 @@ def gap(trained: Any, made: TransformersEngine) -> dict[str, float]:
     with torch.no_grad():
         spec = ForwardSpec(transforms=SAMPLING, chunk_mib=0, entropy_gradient=False)
         logprobs_T = forward(model, batch, spec).logprobs_T
-    return {name: m.value for name, m in measure(mismatch(logprobs_T, batch.rollout_logprobs_T, cap=None)).items()}
+    return {name: m.value for name, m in measure(mismatch(logprobs_T, batch.rollout_logprobs_T)).items()}
 
 
 @pytest.mark.parametrize("arrive", ["first", "later"])

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from rlhf.core.errors import CheckpointError
-from rlhf.core.types import Batch, ForwardOut, TensorMeta, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import export, optimizer, state
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.world import ALONE, World, join
