@@ -14,7 +14,7 @@ from batches import forward_of, forward_of_logits, numeric_gradient, targets
 from torch import Tensor
 
 from rlhf.core import component
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, DivergedError
 from rlhf.core.metrics import values
 from rlhf.core.training import Batch, ForwardOut, LossOut, Stream
 from rlhf.losses import common, surrogate
@@ -140,7 +140,7 @@ def test_what_is_not_finite_is_an_error_and_never_a_zero(module: ModuleType, bad
         fine = {"advantages": ADVANTAGES, "old": OLD, "rollout": ROLLOUT, "ref": REF}[name]
         with pytest.raises(ValueError, match=rf"{name}.* of sample 's1' is {bad} at its target 3"):
             run(module, cfg, batch_of(**{name: [*fine[:5], bad]}))
-    with pytest.raises(ValueError, match=f"logprobs of sample 's1' is {bad} at its target 3"):
+    with pytest.raises(DivergedError, match=f"sample 's1': the model's log-prob of its target 3.* is {bad}"):
         run(module, cfg, new=[*NEW[:5], bad])
 
 
