@@ -111,8 +111,9 @@ def _stored(model: PreTrainedModel) -> dict[str, Weight]:
     names: dict[int, str] = {}
     for name in sorted((n for n in everything if n not in unwanted), key=lambda n: n in tied):
         names.setdefault(id(everything[name].tensor), name)
-    kept = set(names.values())
-    return {name: weight for name, weight in everything.items() if name in kept}
+    # In the order of safetensors' own files, so that a model that is opened from either lies in memory alike: matrix
+    # products round by how their factors are aligned.
+    return {name: everything[name] for name in sorted(names.values())}
 
 
 def _groups(model: PreTrainedModel, metas: Mapping[str, TensorMeta]) -> list[list[str]]:
