@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlhf.core.metrics import Metric
@@ -126,6 +127,30 @@ class ExamplesModule(Protocol):
 
     def render(self, example: Any, cfg: Any, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
         """The samples of an example, with ids that begin with that of its prompt."""
+        ...
+
+
+class TransformModule(Protocol):
+    """A file in `rlhf/data/transforms`: changes a supervised sample each time that it is drawn."""
+
+    Config: type[Any]
+
+    def streams(self, cfg: Any) -> tuple[Stream, ...]:
+        """What samples have to carry for it, and the stage's loss to declare."""
+        ...
+
+    def transform(
+        self, sample: Sample, cfg: Any, *, rng: Random, done: float, tokenizer: PreTrainedTokenizerBase
+    ) -> Sample:
+        """The sample to learn from in this one's place, with the same id, tokens and targets.
+
+        Args:
+            rng: of its own for every run seed, step, transform and sample id.
+            done: share of the stage's updates that are made, in [0, 1).
+
+        Raises:
+            DataError: the tokenizer lacks what it needs.
+        """
         ...
 
 

@@ -20,6 +20,7 @@ SLOTS = {
     "trainable": "rlhf.models.trainable",
     "filters": "rollout.filters",
     "examples": "rlhf.data.examples",
+    "transforms": "rlhf.data.transforms",
     "build": "rlhf.data.build",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",

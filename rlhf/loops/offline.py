@@ -5,8 +5,9 @@
     waits for   nothing
 
 What an example is (a worked solution, a pair, …) is up to a file in `rlhf/data/examples`, and what is learnt from it is
-up to the loss. A batch is a number of examples, whatever their length; the learner packs them under its token budget. A
-loss that trains a process reward model leaves the policy alone: see `rlhf.loops.prm`.
+up to the loss; in between, transforms (`rlhf/data/transforms`) may change samples each time that they are drawn. A
+batch is a number of examples, whatever their length; the learner packs them under its token budget. A loss that trains
+a process reward model leaves the policy alone: see `rlhf.loops.prm`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from rlhf.core.component import Component
-from rlhf.core.config import slot
+from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.protocols import Example, Task
+from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Head, Sample
 from rlhf.data import sources
 from rlhf.data.packing import pack
@@ -51,6 +54,8 @@ class Config:
     reward model, solutions with step labels."""
     examples: Component = slot("rlhf.data.examples", "solutions")
     """What the rows of the data are."""
+    transforms: dict[str, Component] = slots("rlhf.data.transforms")
+    """What changes samples each time that they are drawn, by label, in this order."""
     tasks: list[str] = field(default_factory=list[str])
     """With `data: task`, learn from examples of these tasks only, for a task of several parts; empty learns from all.
     """
@@ -71,11 +76,21 @@ class Config:
         if self.tasks and self.data != TASK:
             problem = f"chooses among the task's examples, but the stage learns from '{self.data}'"
             raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")
+        self._check_transforms()
 
     @property
     def trains_prm(self) -> bool:
         """Whether what learns is a process reward model, beside the policy."""
         return learner.head(self.loss) is Head.STEPS
+
+    def _check_transforms(self) -> None:
+        declared = self.loss.module.streams(self.loss.config)
+        for label, transform in self.transforms.items():
+            missing = [s for s in transform.module.streams(transform.config) if s not in declared]
+            if self.trains_prm or missing:
+                where, lacks = f"transforms.{label}", ", ".join(missing) or "samples of a policy"
+                fix = "leave it out, or choose a loss that does"
+                raise ConfigError(where, f"changes {lacks}, which the loss '{self.loss.name}' does not use", fix=fix)
 
 
 async def run(cfg: Config, stage: Stage) -> None:
@@ -90,6 +105,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         with stage.phase("data"):
             drawn = examples.take(stage.progress.cursor, cfg.batch_size)
             samples = [sample for example in drawn for sample in _render(cfg, example, stage.tokenizer)]
+            samples = [_transformed(cfg, sample, stage) for sample in samples]
             stage.progress.cursor += cfg.batch_size
             batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
@@ -152,6 +168,15 @@ def _dataset(cfg: Config, stage: Stage) -> Sequence[Example]:
 
 def _render(cfg: Config, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
     return cfg.examples.module.render(example, cfg.examples.config, tokenizer)
+
+
+def _transformed(cfg: Config, sample: Sample, stage: Stage) -> Sample:
+    """The sample after all transforms; what they draw follows from run seed, step, label and sample."""
+    step, done = stage.progress.step, (stage.progress.stage_step - 1) / cfg.steps
+    for label, transform in cfg.transforms.items():
+        rng = Random(derive_seed(stage.seed, "transform", stage.name, label, step, sample.id))
+        sample = transform.module.transform(sample, transform.config, rng=rng, done=done, tokenizer=stage.tokenizer)
+    return sample
 
 
 def _file(cfg: Config, stage: Stage) -> str:

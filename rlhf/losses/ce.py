@@ -1,10 +1,11 @@
 """Next-token cross-entropy on the target tokens: supervised fine-tuning, warm starts, distillation on sampled text.
 
-    L_t = -log p(token_t | tokens before it)
+    L_t = -w_t log p(token_t | tokens before it)
 
 `aggregate: token` weighs every target token the same (the usual language-model loss, Bengio et al. 2003; transformers'
 `num_items_in_batch`); `sequence` weighs every answer the same, however long. Which tokens are targets was decided when
-the samples were made (`Sample.target_mask`), so masking needs no option here.
+the samples were made (`Sample.target_mask`), so masking needs no option here; nor do weights: w is 1 unless the samples
+carry others (`Sample.weights`). What the sum is divided by counts targets, or answers, whatever they weigh.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def denominator(cfg: Config) -> Denominator:
 
 
 def streams(cfg: Config) -> tuple[Stream, ...]:
-    """None: the tokens are all it needs."""
+    """None: the tokens are all it needs. Weights are heeded where there are any."""
     return ()
 
 
@@ -43,7 +44,13 @@ def zero_advantage_is_free(cfg: Config) -> bool:
 
 
 def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
-    """Negative log-likelihood of the targets; the sum of `rlhf.losses.common.aggregate`."""
+    """Negative log-likelihood of the targets; the sum of `rlhf.losses.common.aggregate`. Metrics are without weights.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    common.check_finite(batch)
     nll_T = -forward.logprobs_T
+    loss_T = nll_T if batch.weights_T is None else batch.weights_T * nll_T
     metrics = common.measure({"train/ce_loss": (Mean, nll_T), "train/entropy": (Mean, forward.entropy_T)})
-    return LossOut(total=common.aggregate(nll_T, batch, cfg.aggregate), metrics=metrics)
+    return LossOut(total=common.aggregate(loss_T, batch, cfg.aggregate), metrics=metrics)

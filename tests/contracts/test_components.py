@@ -60,6 +60,7 @@ CONTRACTS = {
     "trainable": of_protocol(protocols.TrainableModule),
     "filters": of_protocol(protocols.FilterModule, cites=True),
     "examples": of_protocol(protocols.ExamplesModule),
+    "transforms": of_protocol(protocols.TransformModule, cites=True),
     "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS"), cites=True),
     "advantage": of_protocol(protocols.AdvantageModule, cites=True),
     "loss": of_protocol(protocols.LossModule, cites=True),

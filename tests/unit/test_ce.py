@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from batches import forward_of, forward_of_logits, numeric_gradient, targets
@@ -41,6 +43,24 @@ def test_an_unknown_aggregate_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'token'") as caught:
         ce.Config(aggregate="tokens")
     assert caught.value.where == "aggregate"
+
+
+def test_weights_count_in_the_sum_and_not_in_what_it_is_divided_by() -> None:
+    forward, weights = forward_of([-1.0, -2.0, -3.0, -0.5]), torch.tensor([2.0, 0.0, 1.0, 0.5], dtype=torch.float64)
+    batch = replace(targets([1, 3]), weights_T=weights)
+    out = ce.loss(forward, batch, ce.Config())
+    assert out.total.item() == 2.0 + 3.0 + 0.25
+    assert out.metrics["train/ce_loss"].value == 6.5 / 4, "as it is without weights"
+    out.total.backward()
+    assert forward.logprobs_T.grad is not None and (-forward.logprobs_T.grad).tolist() == weights.tolist()
+    assert ce.loss(forward, batch, ce.Config(aggregate="sequence")).total.item() == pytest.approx(2.0 + 3.25 / 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused(value: float) -> None:
+    batch = replace(targets([1, 1]), weights_T=torch.tensor([1.0, value]))
+    with pytest.raises(ValueError, match="weights of sample 's1'"):
+        ce.loss(forward_of([-1.0, -2.0]), batch, ce.Config())
 
 
 @pytest.mark.parametrize("aggregate", ["token", "sequence"])

@@ -88,7 +88,7 @@ CASES = [case for name in component.names("rlhf.losses") for case in cases_of(na
 
 def make_samples(*, with_old: bool) -> list[Sample]:
     """Eight sequences of very unequal length; one has a hole in its targets, one has no target at all."""
-    rng, critic = random.Random(7), random.Random(8)
+    rng, critic, weigher = random.Random(7), random.Random(8), random.Random(9)
     samples: list[Sample] = []
     for i, count in enumerate([1, 9, 2, 5, 1, 12, 4, 3]):
 
@@ -106,6 +106,7 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 old_logprobs=draw() if with_old else None,
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
+                weights=tuple(weigher.uniform(0.0, 2.0) for _ in range(count)),
                 values=tuple(critic.uniform(-0.5, 0.5) for _ in range(count)),
                 returns=tuple(critic.random() for _ in range(count)),
             )

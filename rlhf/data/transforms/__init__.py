@@ -1,0 +1,1 @@
+"""One file per change to a supervised sample that is made anew each time it is drawn."""
