@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rlhf.core.metrics import Metric
 from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Sample, Stream, TensorMeta, UpdateStats
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Sample, Stream, TensorMeta, TopK, UpdateStats
 from rlhf.core.types import Completion, Group, Json, Prompt, Request, RewardOut, Start
 
 if TYPE_CHECKING:
@@ -48,6 +48,14 @@ class LossModule(Protocol):
         ...
 
     def loss(self, forward: ForwardOut, batch: Batch, cfg: Any) -> LossOut: ...
+
+
+class GuessingLossModule(LossModule, Protocol):
+    """One for which the model reads, in place of targets, mixtures of them with its own guesses."""
+
+    def guessed(self, cfg: Any) -> float:
+        """How much of such a mixture is the guess; at 0 the model reads the targets, in one pass."""
+        ...
 
 
 class AdvantageModule(Protocol):
@@ -294,6 +302,10 @@ class Learner(Protocol):
         """The same of the model without its adapters."""
         ...
 
+    def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """Per batch: the k tokens that the model finds likeliest in the place of each target."""
+        ...
+
     def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch: what a critic expects before each target, without gradient."""
         ...
@@ -353,6 +365,8 @@ class LearnerHandle(Protocol):
     def logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
 
     def base_logprobs(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
+
+    def topk(self, batches: Sequence[Batch], *, k: int) -> Awaitable[list[TopK]]: ...
 
     def values(self, batches: Sequence[Batch]) -> Awaitable[list[Tensor]]: ...
 

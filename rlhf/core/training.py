@@ -50,6 +50,10 @@ class Sample:
     """What it should have expected; for a process reward model, the label in [0, 1] of the step before each target."""
     weights: tuple[float, ...] | None = None
     """What the loss of each target counts."""
+    topk_ids: tuple[tuple[int, ...], ...] | None = None
+    """Per target the K tokens that a teacher finds likeliest there, the likeliest first."""
+    topk_logprobs: tuple[tuple[float, ...], ...] | None = None
+    """The teacher's log-probs of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,9 @@ class Batch:
     values_T: Tensor | None = None
     returns_T: Tensor | None = None
     weights_T: Tensor | None = None
+    topk_ids_TK: Tensor | None = None
+    """int64"""
+    topk_logprobs_TK: Tensor | None = None
 
     @property
     def num_targets(self) -> int:
@@ -136,6 +143,8 @@ class Batch:
             values_T=moved(self.values_T),
             returns_T=moved(self.returns_T),
             weights_T=moved(self.weights_T),
+            topk_ids_TK=moved(self.topk_ids_TK),
+            topk_logprobs_TK=moved(self.topk_logprobs_TK),
         )
 
 
@@ -150,6 +159,15 @@ class Head(StrEnum):
     """Two numbers per token, bad and good: a process reward model."""
 
 
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The likeliest next tokens, the likeliest first, and their log-probs."""
+
+    ids_TK: Tensor
+    """int64"""
+    logprobs_TK: Tensor
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardOut:
     """What a model says about a batch's target tokens."""
@@ -158,6 +176,10 @@ class ForwardOut:
     """float32 (float64 for a float64 model), with gradient while training."""
     entropy_T: Tensor
     """Entropy of the predicting distribution in nats; carries gradient only when the loss asks for it."""
+    topk_logprobs_TK: Tensor | None = None
+    """Log-probs of the batch's `topk_ids_TK`, with gradient while training."""
+    topk: TopK | None = None
+    """What the model itself finds likeliest, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +217,8 @@ class Stream(StrEnum):
     VALUES = "values"
     RETURNS = "returns"
     WEIGHTS = "weights"
+    TOPK = "topk"
+    """Brings a teacher to life, which says what it finds likeliest before training begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

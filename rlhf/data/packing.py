@@ -125,6 +125,11 @@ def _batch(units: list[_Unit]) -> Batch:
         picked = [np.asarray(r)[t - s.target_start] for r, t, s in zip(rows, targets, samples, strict=True)]
         return tensor(np.concatenate(picked).astype(np.float32))
 
+    def rows(of: Callable[[Sample], tuple[tuple[float, ...], ...] | None], kind: type[np.generic]) -> Tensor | None:
+        found = [row for s in samples for row in of(s) or ()]
+        assert len(found) in (0, counts.sum()), "all samples of an update have rows for all targets, or none"
+        return tensor(np.array(found, dtype=kind)) if found else None
+
     places = [np.r_[span.prompt, span.own].astype(np.int64) for span in layout.spans]
     return Batch(
         ids=tuple(s.id for s in samples),
@@ -144,6 +149,8 @@ def _batch(units: list[_Unit]) -> Batch:
         values_T=stream(lambda s: s.values),
         returns_T=stream(lambda s: s.returns),
         weights_T=stream(lambda s: s.weights),
+        topk_ids_TK=rows(lambda s: s.topk_ids, np.int64),
+        topk_logprobs_TK=rows(lambda s: s.topk_logprobs, np.float32),
     )
 
 

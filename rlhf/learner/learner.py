@@ -9,8 +9,8 @@ is one learner per rank, and every method is called on all of them, each with it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,7 +25,17 @@ from rlhf.core.errors import ConfigError, DivergedError
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts
 from rlhf.core.sampling import Transforms
-from rlhf.core.training import Batch, Head, Span, Stream, TensorMeta, UpdateStats
+from rlhf.core.training import (
+    Batch,
+    ForwardOut,
+    Head,
+    Span,
+    Stream,
+    TensorMeta,
+    TopK,
+    UpdateStats,
+    ValuesOut,
+)
 from rlhf.learner import optimizer, schedule
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.losses import common
@@ -63,6 +73,12 @@ class Config:
 def head(loss: Component | None) -> Head:
     """Of the model that a loss trains; with no loss that of a policy."""
     return Head.LOGITS if loss is None else getattr(loss.module, "HEAD", Head.LOGITS)
+
+
+def guessed(loss: Component | None) -> float:
+    """How much of its own guesses a model reads for a loss (`rlhf.core.protocols.GuessingLossModule`)."""
+    wants = loss is not None and hasattr(loss.module, "guessed")
+    return loss.module.guessed(loss.config) if loss is not None and wants else 0.0
 
 
 class Learner:
@@ -122,7 +138,10 @@ class Learner:
             _recompute(self._backend.model)
         self._tokenizer, self._cfg, self._loss = tokenizer, cfg, loss
         needs_entropy = loss is not None and Stream.ENTROPY in loss.module.streams(loss.config)
-        self._spec = ForwardSpec(transforms=transforms, chunk_mib=cfg.chunk_mib, entropy_gradient=needs_entropy)
+        self._spec = ForwardSpec(
+            transforms=transforms, chunk_mib=cfg.chunk_mib, entropy_gradient=needs_entropy, guessed=guessed(loss)
+        )
+        self._idle_spec = replace(_IDLE, guessed=self._spec.guessed)
         self._total_updates = total_updates
         self._version, self._first_version = version, first_version
         self._pending: list[dict[str, Metric]] = []
@@ -151,7 +170,8 @@ class Learner:
             self._backend.backward(out.total / divisor)
             parts.append(dict(out.metrics))
         for _ in range(passes - len(batches)):
-            self._backend.backward(0.0 * scores(self._backend.forward(_idle(self._backend.device), _IDLE)).sum())
+            idle = self._backend.forward(_idle(self._backend.device), self._idle_spec)
+            self._backend.backward(0.0 * scores(idle).sum())
         merged = merge(parts)
         self._pending.append(merged)
         return merged
@@ -182,6 +202,11 @@ class Learner:
         assert adapters.adapted(self._backend.model), "the weights that the learner was opened with are gone"
         with adapters.switched_off(self._backend.model):
             return self.logprobs(batches)
+
+    def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """Per batch of this rank, on the CPU: the k tokens that are likeliest in the place of each target."""
+        assert not has_values(self._backend.model), "a critic has no distribution over tokens"
+        return [_likeliest(out) for out in self._seen(batches, replace(self._spec, topk=k))]
 
     def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """[T] per batch of this rank, on the CPU: what the critic expects before each target."""
@@ -224,18 +249,25 @@ class Learner:
         assert self._loss is not None, "a frozen model has no optimizer"
         self._backend.load(folder)
 
-    @torch.no_grad()
     def _read(self, batches: Sequence[Batch]) -> list[Tensor]:
-        out: list[Tensor] = []
+        return [scores(out).cpu() for out in self._seen(batches, self._spec)]
+
+    @torch.no_grad()
+    def _seen(self, batches: Sequence[Batch], spec: ForwardSpec) -> Iterator[ForwardOut | ValuesOut]:
+        """One pass per batch, without gradient and on the true tokens, and as many more as other ranks make."""
         passes = self._backend.passes(len(batches))
         for batch in (batch.to(self._backend.device) for batch in batches):
-            out.append(scores(self._backend.forward(batch, self._spec)).cpu())
+            yield self._backend.forward(batch, replace(spec, guessed=0.0))
         for _ in range(passes - len(batches)):
             self._backend.forward(_idle(self._backend.device), _IDLE)
-        return out
 
 
 _IDLE = ForwardSpec(transforms=Transforms(), chunk_mib=0, entropy_gradient=False)
+
+
+def _likeliest(out: ForwardOut | ValuesOut) -> TopK:
+    assert isinstance(out, ForwardOut) and out.topk is not None, "it was asked for"
+    return TopK(out.topk.ids_TK.cpu(), out.topk.logprobs_TK.cpu())
 
 
 def _idle(device: torch.device) -> Batch:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlhf.core.metrics import Metric, merge
 from rlhf.core.protocols import Counts, LearnerHandle
-from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.training import Batch, TopK, UpdateStats
 
 T = TypeVar("T")
 
@@ -100,6 +100,10 @@ class RankGroup:
         pairs = zip(self._ranks, other._ranks, strict=True)
         await asyncio.gather(*(rank.blend(theirs, share) for rank, theirs in pairs))
 
+    async def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """See `Learner.topk`."""
+        return await self._each(batches, lambda rank, own: rank.topk(own, k=k))
+
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""
         return await self._each(batches, lambda rank, own: rank.values(own))
@@ -122,9 +126,9 @@ class RankGroup:
         await asyncio.gather(*(rank.close() for rank in self._ranks))
 
     async def _each(
-        self, batches: Sequence[Batch], work: Callable[[LearnerHandle, Sequence[Batch]], Awaitable[list[Tensor]]]
-    ) -> list[Tensor]:
-        """One tensor per batch, from the rank that computed it."""
+        self, batches: Sequence[Batch], work: Callable[[LearnerHandle, Sequence[Batch]], Awaitable[list[T]]]
+    ) -> list[T]:
+        """One result per batch, from the rank that computed it."""
         shares = share(batches, ranks=self.ranks)
         results = await asyncio.gather(
             *(work(rank, [batches[i] for i in own]) for rank, own in zip(self._ranks, shares, strict=True))

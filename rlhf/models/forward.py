@@ -6,13 +6,15 @@ chunk and never with T × V. Prompt tokens never reach the head, and a prompt th
 
 The log-probs are those of the sampled distribution: temperature, top-k and top-p are applied as the engine applies
 them (`rlhf.core.sampling.transform`), with the target token kept in the support. A critic has one value per target
-instead, that of the tokens before it, and a process reward model the log-odds of good against bad.
+instead, that of the tokens before it, and a process reward model the log-odds of good against bad. On request a policy
+also says what it thinks of given tokens, or which it finds likeliest, chunk by chunk like all else; or reads, in place
+of targets, mixtures of them with its own guesses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from transformers import PreTrainedModel
 
 from rlhf.core.errors import DataError
 from rlhf.core.sampling import Transforms, transform
-from rlhf.core.training import Batch, ForwardOut, Span, ValuesOut
+from rlhf.core.training import Batch, ForwardOut, Span, TopK, ValuesOut
 from rlhf.models import attention
 
 MIB = 2**20
@@ -38,6 +40,11 @@ class ForwardSpec:
     """Size of one chunk of float32 logits; 0 materialises them all."""
     entropy_gradient: bool
     """Keep the graph of the entropy, for an entropy bonus."""
+    topk: int = 0
+    """Say which so many tokens are likeliest, and their log-probs: for a teacher."""
+    guessed: float = 0.0
+    """How much of the embedding that stands for a target, where it is read, is that of the model's own guess at it. Not
+    0: a first pass, without gradient, guesses."""
 
 
 def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardOut | ValuesOut:
@@ -46,11 +53,17 @@ def forward(model: PreTrainedModel, batch: Batch, spec: ForwardSpec) -> ForwardO
 
 
 def read(found: Tensor, spec: ForwardSpec) -> ForwardOut | ValuesOut:
-    """What a `Scorer` returned: [2, T] of a policy, [T] of a critic."""
+    """What a `Scorer` returned: [2, T] and more of a policy, [T] of a critic."""
     if found.ndim == 1:
         return ValuesOut(values_T=found)
-    logprobs_T, entropy_T = found
-    return ForwardOut(logprobs_T=logprobs_T, entropy_T=entropy_T if spec.entropy_gradient else entropy_T.detach())
+    logprobs_T, entropy_T, more_TK = found[0], found[1], found[2:].T
+    k = spec.topk
+    return ForwardOut(
+        logprobs_T=logprobs_T,
+        entropy_T=entropy_T if spec.entropy_gradient else entropy_T.detach(),
+        topk_logprobs_TK=more_TK if more_TK.shape[1] and not k else None,
+        topk=TopK(more_TK[:, :k].long(), more_TK[:, k:]) if k else None,
+    )
 
 
 def scores(out: ForwardOut | ValuesOut) -> Tensor:
@@ -72,15 +85,30 @@ class Scorer(nn.Module):
         self.heads = Values(head) if has_values(model) else Heads(head)
 
     def forward(self, batch: Batch, spec: ForwardSpec) -> Tensor:
-        """Log-probs and entropies [2, T], or values [T]."""
+        """What `Heads` returns [2 or more, T], or values [T]."""
         layout = attention.packing(batch.spans, batch.tokens_N.device)
-        hidden_ND = self.model.base_model(
-            input_ids=batch.tokens_N[None],
-            position_ids=batch.positions_N[None],
-            use_cache=False,
-            packing=layout,
-        ).last_hidden_state[0]
-        return self.heads(hidden_ND.index_select(0, batch.predictor_T), batch.targets_T, spec)
+        if spec.guessed:
+            hidden_TD = self._hidden(batch, layout, inputs_embeds=self._mixed(batch, layout, spec))
+        else:
+            hidden_TD = self._hidden(batch, layout, input_ids=batch.tokens_N[None])
+        given = () if batch.topk_ids_TK is None else (batch.topk_ids_TK,)
+        return self.heads(hidden_TD, batch.targets_T, spec, *given)
+
+    def _hidden(self, batch: Batch, layout: attention.Packing, **inputs: Tensor) -> Tensor:
+        """Hidden states that predict the targets."""
+        out = self.model.base_model(position_ids=batch.positions_N[None], use_cache=False, packing=layout, **inputs)
+        return out.last_hidden_state[0].index_select(0, batch.predictor_T)
+
+    def _mixed(self, batch: Batch, layout: attention.Packing, spec: ForwardSpec) -> Tensor:
+        """Embeddings [1, N, D] in which targets are mixed with what the model would have written in their place."""
+        with torch.no_grad():
+            hidden_TD = self._hidden(batch, layout, input_ids=batch.tokens_N[None])
+            guess = replace(spec, topk=1, guessed=0.0, entropy_gradient=False)
+            guesses_T = self.heads(hidden_TD, batch.targets_T, guess)[2].long()
+        place_T, is_read_T = _own_places(batch)
+        guessed_N = batch.tokens_N.index_copy(0, place_T[is_read_T], guesses_T[is_read_T])
+        true_ND, guessed_ND = self.model.get_input_embeddings()(torch.stack([batch.tokens_N, guessed_N]))
+        return torch.lerp(true_ND, guessed_ND, spec.guessed)[None]
 
 
 class Heads(nn.Module):
@@ -95,19 +123,22 @@ class Heads(nn.Module):
         self.weight, self.bias = head.weight, head.bias
         self.vocabulary = head.out_features
 
-    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec) -> Tensor:
-        """Log-probs and entropies [2, T]."""
+    def forward(self, hidden_TD: Tensor, targets_T: Tensor, spec: ForwardSpec, ids_TK: Tensor | None = None) -> Tensor:
+        """Log-probs and entropies [2, T]; below them the log-probs of `ids_TK` [K], or with `spec.topk` the ids [K] and
+        the log-probs [K] of the likeliest tokens."""
 
-        def one(hidden: Tensor, targets: Tensor) -> Tensor:
+        def one(hidden: Tensor, targets: Tensor, ids: Tensor) -> Tensor:
             logits = functional.linear(hidden, self.weight, self.bias)
             logits = logits if logits.dtype == torch.float64 else logits.float()
-            return _token_stats(transform(logits, spec.transforms, keep=targets), targets, spec.entropy_gradient)
+            return _token_stats(transform(logits, spec.transforms, keep=targets), targets, ids, spec)
 
-        rows = _chunk_rows(self.vocabulary, spec.chunk_mib, total=targets_T.shape[0])
-        if rows >= targets_T.shape[0]:
-            return one(hidden_TD, targets_T)
-        parts = [_recomputed(one, h, t) for h, t in zip(hidden_TD.split(rows), targets_T.split(rows), strict=True)]
-        return torch.cat(parts, dim=1)
+        total = targets_T.shape[0]
+        ids_TK = targets_T.new_empty(total, 0) if ids_TK is None or spec.topk else ids_TK
+        rows = _chunk_rows(self.vocabulary, spec.chunk_mib, total=total)
+        if rows >= total:
+            return one(hidden_TD, targets_T, ids_TK)
+        chunks = zip(hidden_TD.split(rows), targets_T.split(rows), ids_TK.split(rows), strict=True)
+        return torch.cat([_recomputed(one, *chunk) for chunk in chunks], dim=1)
 
 
 class Values(nn.Module):
@@ -190,20 +221,33 @@ def use_packed(model: PreTrainedModel, *, where: str) -> None:
         raise DataError(where, f"packed logits of {type(model).__name__} differ from its own by {gap:.3g}", fix=fix)
 
 
-def _recomputed(one: Callable[[Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Any:
+def _own_places(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Where in N each target is itself read [T], and whether it is: the last of a sequence is not."""
+    first_S = torch.tensor([span.own.start for span in batch.spans], device=batch.tokens_N.device)
+    stop_S = torch.tensor([span.own.stop for span in batch.spans], device=batch.tokens_N.device)
+    place_T = torch.maximum(batch.predictor_T + 1, first_S[batch.sequence_T])
+    return place_T, place_T < stop_S[batch.sequence_T]
+
+
+def _recomputed(one: Callable[[Tensor, Tensor, Tensor], Tensor], hidden: Tensor, targets: Tensor, ids: Tensor) -> Any:
     """Run a chunk and forget its logits; the backward pass computes them again."""
     if not torch.is_grad_enabled():
-        return one(hidden, targets)
-    return checkpoint(one, hidden, targets, use_reentrant=False, preserve_rng_state=False)
+        return one(hidden, targets, ids)
+    return checkpoint(one, hidden, targets, ids, use_reentrant=False, preserve_rng_state=False)
 
 
-def _token_stats(logits_TV: Tensor, targets_T: Tensor, entropy_gradient: bool) -> Tensor:
+def _token_stats(logits_TV: Tensor, targets_T: Tensor, ids_TK: Tensor, spec: ForwardSpec) -> Tensor:
     logprobs_TV = logits_TV.log_softmax(dim=-1)
-    logprobs_T = logprobs_TV.gather(1, targets_T[:, None]).squeeze(1)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
+    picked_TK = logprobs_TV.gather(1, torch.cat([targets_T[:, None], ids_TK], dim=1))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and spec.entropy_gradient):
         # Tokens outside the support have log-prob -inf and probability 0: their product counts as 0.
         entropy_T = -(logprobs_TV.exp() * logprobs_TV.masked_fill(logprobs_TV == float("-inf"), 0.0)).sum(dim=-1)
-    return torch.stack([logprobs_T, entropy_T])
+    rows = [picked_TK[:, :1], entropy_T[:, None], picked_TK[:, 1:]]
+    if spec.topk:
+        # As numbers among others: exact up to 2^24, which no vocabulary reaches.
+        likeliest = logprobs_TV.topk(spec.topk, dim=-1)
+        rows += [likeliest.indices.to(logprobs_TV.dtype), likeliest.values]
+    return torch.cat(rows, dim=1).T
 
 
 def _chunk_rows(vocabulary: int, chunk_mib: int, *, total: int) -> int:

@@ -22,7 +22,7 @@ from torch.distributed import TCPStore
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, Receiver, Transfer
 from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.training import Batch, TopK, UpdateStats
 from rlhf.core.types import Completion, Request
 from rlhf.learner.learner import Learner
 from rlhf.runtime import host
@@ -197,6 +197,10 @@ class RankActor(_Actor[None]):
     def blend(self, name: str, other: str, share: float) -> None:
         """See `Learner.blend`."""
         self._learners[name].blend(self._learners[other], share)
+
+    def topk(self, name: str, batches: Sequence[Batch], k: int) -> list[TopK]:
+        """See `Learner.topk`, for this rank's share."""
+        return self._learners[name].topk(batches, k=k)
 
     def values(self, name: str, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`, for this rank's share."""

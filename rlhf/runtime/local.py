@@ -17,7 +17,7 @@ from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, Engine, EngineHandle, Grader, Learner, LearnerHandle, WeightSync
 from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.training import Batch, TopK, UpdateStats
 from rlhf.core.types import Completion, Group, Request
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.roles import EngineRole, LearnerRole, Runtime, Site
@@ -133,6 +133,10 @@ class LocalLearner:
         """See `Learner.blend`."""
         assert isinstance(other, LocalLearner), "a learner of the same runtime"
         self._learner.blend(other._learner, share)
+
+    async def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """See `Learner.topk`."""
+        return self._learner.topk(batches, k=k)
 
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""

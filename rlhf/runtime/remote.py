@@ -20,7 +20,7 @@ from rlhf.core.errors import LostError
 from rlhf.core.metrics import Metric
 from rlhf.core.protocols import Counts, LearnerHandle, Transfer
 from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, UpdateStats
+from rlhf.core.training import Batch, TopK, UpdateStats
 from rlhf.core.types import Completion, Group, Request
 from rlhf.learner.ranks import RankGroup
 from rlhf.runtime.roles import LearnerRole
@@ -153,6 +153,10 @@ class RemoteRank:
         assert isinstance(other, RemoteRank), "a learner on the same rank"
         await self._call(self.remote.actor.blend.remote(self.name, other.name, share), "blend")
 
+    async def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """See `Learner.topk`."""
+        return await self._call(self.remote.actor.topk.remote(self.name, batches, k), "logprobs")
+
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""
         return await self._call(self.remote.actor.values.remote(self.name, batches), "values")
@@ -212,6 +216,11 @@ class RemoteLearner(RankGroup):
         """See `Learner.base_logprobs`."""
         await self._first()
         return await super().base_logprobs(batches)
+
+    async def topk(self, batches: Sequence[Batch], *, k: int) -> list[TopK]:
+        """See `Learner.topk`."""
+        await self._first()
+        return await super().topk(batches, k=k)
 
     async def values(self, batches: Sequence[Batch]) -> list[Tensor]:
         """See `Learner.values`."""

@@ -34,6 +34,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "dr_grpo": {"name": "policy", "aggregate": "constant", "constant_length": 16},
     "kl_and_entropy": {"name": "policy", "kl_coef": 0.1, "entropy_coef": 0.05},
     "sft": {"name": "ce"},
+    "intuitive": {"name": "intuitive", "guess_share": 0.4},
     "critic": {"name": "value"},
 }
 SHAPED = Transforms(temperature=0.8, top_p=0.95)
