@@ -62,6 +62,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "wide_clip": {"clip_low": 0.3, "clip_high": 0.5},
     "per_token": {"form": "token"},
     "bad_weight": {"bad_weight": 1.7},
+    "paper": {"form": "paper"},
+    "detached": {"form": "released_detached"},
+    "no_beta": {"beta": 0.0},
 }
 """By name, fields of a Config that it may have."""
 
@@ -77,8 +80,11 @@ def cases_of(name: str) -> Iterator[Case]:
         except ConfigError:
             continue
     for option, changed in OPTIONS.items():
-        if changed and changed.keys() <= fields:
-            yield Case(f"{name}-{option}", module, module.Config(**changed))
+        try:
+            if changed and changed.keys() <= fields:
+                yield Case(f"{name}-{option}", module, module.Config(**changed))
+        except ConfigError:
+            continue
     if "aggregate" not in fields:
         yield Case(f"{name}-plain", module, module.Config())
 
@@ -115,9 +121,10 @@ def make_samples(*, with_old: bool) -> list[Sample]:
 
 
 def count(samples: Sequence[Sample]) -> Counts:
-    """What the learner counts: targets, and sequences that have any."""
+    """What the learner counts: targets, sequences that have any, and units, of which each sequence here is one."""
     targets = [len(s.tokens) - s.target_start if s.target_mask is None else sum(s.target_mask) for s in samples]
-    return Counts(tokens=sum(targets), sequences=sum(n > 0 for n in targets))
+    sequences = sum(n > 0 for n in targets)
+    return Counts(tokens=sum(targets), sequences=sequences, units=sequences)
 
 
 @dataclass(frozen=True)
