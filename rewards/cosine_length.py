@@ -30,7 +30,7 @@ from rewards.judged import check_weight, judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut, StopReason, Trajectory
 
 _ENDS = ("correct_short", "correct_long", "wrong_short", "wrong_long", "exceeded")

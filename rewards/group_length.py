@@ -28,7 +28,7 @@ from rewards import base
 from rewards.judged import check_weight, judge, shaped
 from rlhf.core.component import Component
 from rlhf.core.config import slot
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from rewards import base
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import RewardModule, Tools
+from rlhf.core.modules import RewardModule, Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 

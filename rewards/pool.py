@@ -1,6 +1,6 @@
 """Worker processes that can be killed, for graders that might hang, crash, or eat all memory.
 
-`WorkerPool` implements `rlhf.core.protocols.Tools`. It is safe to call from a script, from threads, and from asyncio
+`WorkerPool` implements `rlhf.core.modules.Tools`. It is safe to call from a script, from threads, and from asyncio
 through `asyncio.to_thread`; nothing here uses signals or an event loop of the calling process. Workers are fresh
 interpreters (`python -m rewards.worker`), never forks: the memory of a process that loaded torch or CUDA is not
 inherited, and neither are its threads, open files or (but for `pass_env`) its environment.

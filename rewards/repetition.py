@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from rewards import base
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 REASON = "repetition"

@@ -27,7 +27,7 @@ from typing import cast
 from rewards import base, trust
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, UserError
-from rlhf.core.protocols import RewardModule, Tools
+from rlhf.core.modules import RewardModule, Tools
 from rlhf.core.types import Group, RewardOut, StopReason, Trajectory, Verdict
 
 TRUNCATED = "truncated"

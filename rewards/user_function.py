@@ -37,7 +37,7 @@ from typing import Any, SupportsFloat, cast
 from rewards import base, worker
 from rewards.pool import PoolConfig, WorkerPool
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Verdict
 
 _LOG = logging.getLogger(__name__)

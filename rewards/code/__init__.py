@@ -63,7 +63,7 @@ from rewards.code.cases import Asserted, Printed, Returned, Tests
 from rewards.code.extract import extract
 from rewards.sandbox import Ending, Program, Result, Sandbox, SandboxConfig, SandboxError
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 PYTHON = "python"

@@ -40,7 +40,7 @@ from rewards import base
 from rewards.constraints.table import CHECKERS, follows
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.instructions import Instruction, read_gold, read_record
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Prompt, RewardOut, Verdict
 
 __all__ = ["CHECKERS", "Accuracies", "Config", "accuracies", "score", "variants", "verify"]

@@ -53,7 +53,7 @@ from rewards.judge.endpoint import Endpoint, Failure, Reply
 from rewards.judge.local import Local
 from rewards.judge.sheet import Conversation, Sheet
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Json, RewardOut, Verdict
 
 __all__ = ["Config", "Local", "Sheet", "score"]

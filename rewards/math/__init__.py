@@ -38,7 +38,7 @@ from rewards.math.lexer import Unreadable
 from rewards.math.read import Answer, read
 from rewards.math.spec import Spec
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 __all__ = ["Config", "Spec", "parse_gold", "score", "verify"]

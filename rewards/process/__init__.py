@@ -55,7 +55,7 @@ from rewards.process.local import Answer, Unscored, scorer_of
 from rewards.process.steps import Step
 from rewards.served import Serving as Local
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Prompt, RewardOut, Trajectory, Verdict
 
 __all__ = ["Answer", "Config", "Form", "Local", "Unscored", "answer", "score", "step_scores"]

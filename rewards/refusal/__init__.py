@@ -55,8 +55,8 @@ from rewards.refusal.phrases import PHRASES, PLACES
 from rlhf.core.component import Component
 from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError, did_you_mean
+from rlhf.core.modules import Tools
 from rlhf.core.outcomes import SELF_ACCURACY
-from rlhf.core.protocols import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 __all__ = ["Classifier", "Config", "score"]

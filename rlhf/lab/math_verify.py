@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from rewards import base
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, RewardOut, Verdict
 
 

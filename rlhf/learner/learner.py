@@ -76,7 +76,7 @@ def head(loss: Component | None) -> Head:
 
 
 def guessed(loss: Component | None) -> float:
-    """How much of its own guesses a model reads for a loss (`rlhf.core.protocols.GuessingLossModule`)."""
+    """How much of its own guesses a model reads for a loss (`rlhf.core.modules.GuessingLossModule`)."""
     wants = loss is not None and hasattr(loss.module, "guessed")
     return loss.module.guessed(loss.config) if loss is not None and wants else 0.0
 

@@ -1,6 +1,6 @@
 """The critic of the online loop: a second learner, on the same ranks, that learns what a policy's tokens will earn.
 
-It exists where the advantages ask for values (`rlhf.core.protocols.CriticAdvantageModule`). Its values before the
+It exists where the advantages ask for values (`rlhf.core.modules.CriticAdvantageModule`). Its values before the
 step's updates go into the advantages; then it learns from the returns, in as many updates as the policy and before it.
 It starts from a model of its own or from the policy's weights with a head that says 0, has an optimizer and a schedule
 of its own, and lies in the checkpoints of its stage, in a folder of their own. A later stage starts with a new one.

@@ -19,7 +19,7 @@ from typing import cast
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import BuilderModule
+from rlhf.core.modules import BuilderModule
 from rlhf.core.run_folder import append_lines
 from rlhf.core.types import Group, Verdict
 from rlhf.learner import learner

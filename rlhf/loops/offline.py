@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.protocols import Example, Task
+from rlhf.core.modules import Example
+from rlhf.core.protocols import Task
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Head, Sample
 from rlhf.data import sources

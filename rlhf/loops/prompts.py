@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rlhf.core.protocols import Example
+from rlhf.core.modules import Example
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Prompt
 

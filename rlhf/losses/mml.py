@@ -67,7 +67,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     Raises:
         ValueError: a log-prob is not finite, and would count as an answer that is not there.
     """
-    common.check_logprobs(forward.logprobs_T, batch)
+    common.check_finite(batch, forward.logprobs_T)
     scores_S = forward.logprobs_T.new_zeros(batch.num_sequences).index_add(0, batch.sequence_T, forward.logprobs_T)
     answers_U = batch.unit_S.bincount().to(scores_S.dtype)
     log_weights_S = cfg.beta * scores_S

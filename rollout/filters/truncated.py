@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rlhf.core.protocols import Kept
+from rlhf.core.modules import Kept
 from rlhf.core.types import Group, RewardOut, StopReason, Trajectory, Verdict
 
 

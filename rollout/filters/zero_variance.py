@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import Kept
+from rlhf.core.modules import Kept
 from rlhf.core.types import Group, Verdict
 
 _METRICS = ("value", "verdict")

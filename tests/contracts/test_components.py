@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.core import component, protocols
+from rlhf.core import component, modules
 from rlhf.lab import cases
 from rlhf.loops.catalogue import SLOTS
 
@@ -53,17 +53,17 @@ CONTRACTS = {
     "task": Slot(
         {"build": ("cfg", "seed", "rows"), "sources": ("cfg",), "reference": ("prompt",)}, ("DESCRIPTION", "REWARDS")
     ),
-    "rewards": of_protocol(protocols.RewardModule),
+    "rewards": of_protocol(modules.RewardModule),
     "engine": Slot({"build": ("cfg", "spec")}),
     "runtime": Slot({"start": ("cfg", "site")}),
     "backend": Slot({"build": ("cfg", "spec")}),
-    "trainable": of_protocol(protocols.TrainableModule),
-    "filters": of_protocol(protocols.FilterModule, cites=True),
-    "examples": of_protocol(protocols.ExamplesModule),
-    "transforms": of_protocol(protocols.TransformModule, cites=True),
+    "trainable": of_protocol(modules.TrainableModule),
+    "filters": of_protocol(modules.FilterModule, cites=True),
+    "examples": of_protocol(modules.ExamplesModule),
+    "transforms": of_protocol(modules.TransformModule, cites=True),
     "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS"), cites=True),
-    "advantage": of_protocol(protocols.AdvantageModule, cites=True),
-    "loss": of_protocol(protocols.LossModule, cites=True),
+    "advantage": of_protocol(modules.AdvantageModule, cites=True),
+    "loss": of_protocol(modules.LossModule, cites=True),
     "corpus": of_protocol(cases.Corpus),
     "loop": Slot({"run": ("cfg", "stage"), "batch_arithmetic": ("cfg",)}),
     "evaluation": Slot({}),

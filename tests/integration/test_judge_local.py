@@ -18,7 +18,7 @@ from rewards.judge.endpoint import Failure, Reply
 from rewards.judge.local import LocalJudge, judge_in
 from rewards.judge.sheet import ask
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Message, Prompt, StopReason, Trajectory, Verdict
 from rlhf.models import tiny, tokenizers
 

@@ -16,7 +16,7 @@ from rewards.refusal import Classifier, Config, classifier, score, train
 from rewards.refusal.classifier import probabilities, served
 from rewards.served import Serving
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Message, Prompt, StopReason, Trajectory, Verdict
 from rlhf.models import tokenizers
 

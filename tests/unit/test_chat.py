@@ -20,7 +20,8 @@ SYSTEM = {"role": "system", "content": "add"}
 TALK = {"messages": [SYSTEM, USER, SAID, MORE, LATER]}
 
 CHATML = (
-    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<|eos|>{% endif %}{{ '\n' }}{% endfor %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% if m.role == 'assistant' %}<|eos|>{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 """Ends every turn, the assistant's with EOS, and puts a line break behind."""

@@ -26,7 +26,8 @@ from torch import Tensor
 from rlhf.core import component
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Metric, merge, values
-from rlhf.core.protocols import Counts, LossModule
+from rlhf.core.modules import LossModule
+from rlhf.core.protocols import Counts
 from rlhf.core.training import Head, Sample, Stream
 from rlhf.learner.world import World
 from rlhf.losses import common

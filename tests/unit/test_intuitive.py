@@ -89,7 +89,7 @@ def test_a_single_target_weighs_1_and_a_certain_sequence_no_nan() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_log_prob_that_is_no_number_is_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="target of sample 's1'"):
+    with pytest.raises(ValueError, match="sample 's1': the model's log-prob"):
         total([1.0, 2.0, value], [1, 2])
 
 

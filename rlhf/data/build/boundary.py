@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rlhf.core.modules import Continuer
 from rlhf.core.outcomes import SELF_ACCURACY, reported, verified
-from rlhf.core.protocols import Continuer
 from rlhf.core.seeding import content_key
 from rlhf.core.types import Group, Json, Verdict
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlhf.core.protocols import Continuer
+from rlhf.core.modules import Continuer
 from rlhf.core.types import Group, Json
 
 CONTINUES = False

@@ -21,12 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Continuer
+from rlhf.core.modules import Continuer
 from rlhf.core.steps import split
 from rlhf.core.types import Group, Json, Verdict
 from rlhf.data.build import step_labels
 
 CONTINUES = True
+WHOLE_GROUPS = False
 
 
 @dataclass(frozen=True, kw_only=True)

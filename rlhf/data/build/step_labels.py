@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rlhf.core.errors import ConfigError, did_you_mean
-from rlhf.core.protocols import Continuer
+from rlhf.core.modules import Continuer
 from rlhf.core.steps import Step, split
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, Verdict
 

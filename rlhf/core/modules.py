@@ -1,0 +1,185 @@
+"""What the file of a component provides: the functions that its slot calls, and what they are handed.
+
+One protocol per slot; `tests/contracts/test_components.py` holds every file against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Sample, Stream
+from rlhf.core.types import Group, Json, Prompt, RewardOut, Start
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LossModule(Protocol):
+    """A file in `rlhf/losses`. The three small functions say what the loss needs before anything runs; a loss that
+    trains a critic also says `HEAD = Head.VALUES`, and is given `ValuesOut`."""
+
+    Config: type[Any]
+
+    def denominator(self, cfg: Any) -> Denominator: ...
+
+    def streams(self, cfg: Any) -> tuple[Stream, ...]: ...
+
+    def zero_advantage_is_free(self, cfg: Any) -> bool:
+        """True when a sequence whose advantages are all zero has no gradient, so that it need not be computed."""
+        ...
+
+    def loss(self, forward: ForwardOut, batch: Batch, cfg: Any) -> LossOut: ...
+
+
+class GuessingLossModule(LossModule, Protocol):
+    """One for which the model reads, in place of targets, mixtures of them with its own guesses."""
+
+    def guessed(self, cfg: Any) -> float:
+        """How much of such a mixture is the guess; at 0 the model reads the targets, in one pass."""
+        ...
+
+
+class AdvantageModule(Protocol):
+    """A file in `rlhf/advantages`."""
+
+    Config: type[Any]
+
+    def advantages(self, groups: Sequence[Group], cfg: Any) -> list[list[tuple[float, ...] | None]]:
+        """Per group, per trajectory: one value per response token; None for what could not be graded."""
+        ...
+
+
+class CriticAdvantageModule(AdvantageModule, Protocol):
+    """One that needs a critic: its groups come with `values_GT`."""
+
+    def returns(self, groups: Sequence[Group], cfg: Any) -> list[list[tuple[float, ...] | None]]:
+        """What the critic is to learn, in the same form."""
+        ...
+
+
+class RewardModule(Protocol):
+    """A file in `rewards`."""
+
+    Config: type[Any]
+
+    def score(self, group: Group, cfg: Any, tools: Tools) -> list[RewardOut]: ...
+
+
+class Continuer(Protocol):
+    """Samples from the middle of answers."""
+
+    def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
+        """Per start a group of `count` answers that begin alike, with the verdicts of the first reward; a start behind
+        the end of its answer goes on from there."""
+        ...
+
+
+class BuilderModule(Protocol):
+    """A file in `rlhf/data/build`: makes rows of a dataset. `CONTINUES` says whether it samples from the middle of
+    answers, which takes room for twice `sampling.max_tokens`; `WHOLE_GROUPS` whether it is given every sample of a
+    prompt, and not those that were selected."""
+
+    Config: type[Any]
+    CONTINUES: bool
+    WHOLE_GROUPS: bool
+
+    async def build(self, groups: Sequence[Group], cfg: Any, continuer: Continuer) -> list[dict[str, Json]]: ...
+
+
+class Example(Protocol):
+    """What a supervised stage draws: a question with whatever is known of answers to it; a dataclass."""
+
+    @property
+    def prompt(self) -> Prompt: ...
+
+
+class ExamplesModule(Protocol):
+    """A file in `rlhf/data/examples`: what a row of a dataset means, and which samples it becomes."""
+
+    Config: type[Any]
+
+    def read(self, row: Mapping[str, Any], cfg: Any, *, where: str, name: str) -> Any:
+        """The `Example` in a row.
+
+        Args:
+            where: file and row, for messages.
+            name: id of its prompt.
+
+        Raises:
+            DataError: the row cannot be used.
+        """
+        ...
+
+    def given(self, prompt: Prompt, cfg: Any) -> Any | None:
+        """The `Example` that a task gives with one of its prompts; None where it gives none."""
+        ...
+
+    def render(self, example: Any, cfg: Any, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+        """The samples of an example, with ids that begin with that of its prompt."""
+        ...
+
+
+class TransformModule(Protocol):
+    """A file in `rlhf/data/transforms`: changes a supervised sample each time that it is drawn."""
+
+    Config: type[Any]
+
+    def streams(self, cfg: Any) -> tuple[Stream, ...]:
+        """What samples have to carry for it, and the stage's loss to declare."""
+        ...
+
+    def transform(
+        self, sample: Sample, cfg: Any, *, rng: Random, done: float, tokenizer: PreTrainedTokenizerBase
+    ) -> Sample:
+        """The sample to learn from in this one's place, with the same id, tokens and targets.
+
+        Args:
+            rng: of its own for every run seed, step, transform and sample id.
+            done: share of the stage's updates that are made, in [0, 1).
+
+        Raises:
+            DataError: the tokenizer lacks what it needs.
+        """
+        ...
+
+
+class FilterModule(Protocol):
+    """A file in `rollout/filters`."""
+
+    Config: type[Any]
+
+    def keep(self, group: Group, cfg: Any) -> Kept: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a filter leaves of a group: None drops it. `reason` is counted in the metrics."""
+
+    group: Group | None
+    reason: str = ""
+
+
+class Tools(Protocol):
+    """What a reward may use besides the group: killable workers for anything that could hang or crash."""
+
+    def call(self, target: str, argument: object, *, timeout_s: float) -> object:
+        """Run `module:function` on one argument in a worker process that is killed at the deadline.
+
+        Raises:
+            TimeoutError: the deadline passed. `WorkerError`: the function raised or its process died.
+        """
+        ...
+
+
+class TrainableModule(Protocol):
+    """A file in `rlhf/models/trainable`. One that adds parameters to a model whose own stay as they are says
+    `ADDS = True`; one that wants these held in fewer bits has a function `quantization(cfg)`, see `qlora`."""
+
+    Config: type[Any]
+
+    def prepare(self, model: PreTrainedModel, cfg: Any, seed: int) -> None:
+        """Set `requires_grad` on what trains, and nowhere else; random choices follow from the seed."""
+        ...
