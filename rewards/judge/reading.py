@@ -33,9 +33,16 @@ def grades(reply: str, sheet: Sheet) -> Mapping[str, float] | None:
     if sheet.read == "line":
         found: Mapping[str, object] = dict.fromkeys(sheet.criteria, _line(reply))
     else:
-        found = _object(reply.strip() if sheet.read == "schema" else _last_object(reply))
+        found = last_object(reply, read=sheet.read)
     numbers = {name: float(number) for name in sheet.criteria if _fits(number := found.get(name), sheet)}
     return numbers if len(numbers) == len(sheet.criteria) else None
+
+
+def last_object(reply: str, *, read: str) -> Mapping[str, object]:
+    """The JSON object that ends a reply, or with `read: schema` is the whole of it; empty where there is none."""
+    if len(reply) > MAX_REPLY_CHARS:
+        return {}
+    return _object(reply.strip() if read == "schema" else _last_object(reply))
 
 
 def value(numbers: Mapping[str, float], sheet: Sheet) -> float:

@@ -9,6 +9,9 @@ from rlhf.core.types import RewardOut, Verdict
 
 SELF_ACCURACY = "self_accuracy"
 """Column of a prompt: the share of right ones among the answers that the policy gave when it was probed."""
+FIRST_ERROR = "first_error"
+"""In a breakdown: the first wrong step of an answer, counted from 0, or `NO_ERROR`."""
+NO_ERROR = -1
 _READ = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.REFUSED, Verdict.UNPARSABLE)
 
 
@@ -21,10 +24,10 @@ def verified(out: RewardOut) -> bool:
 
 
 def reported(out: RewardOut, name: str) -> float | None:
-    """What a `refusal` reward said of a sample, wherever it stands in a rubric; None where nothing did.
+    """What a reward said of a sample, wherever it stands in a rubric; None where none did.
 
     Args:
         out: as a rubric gave it.
-        name: a key of that reward's breakdown, `refused`.
+        name: a key of that reward's own breakdown, `refused`.
     """
     return next((value for key, value in out.breakdown.items() if key.rpartition("/")[2] == name), None)

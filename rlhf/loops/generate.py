@@ -91,7 +91,8 @@ async def run(cfg: Config, stage: Stage) -> None:
         given = kept if builder.WHOLE_GROUPS else [_selected(group, cfg) for group in kept]
         rows = await builder.build(given, cfg.build.config, continuer)
         append_lines(target, rows)
-        stage.recorder.add({"data/rows": float(len(rows))})
+        samples = sum(len(group.trajectories) for group in given)
+        stage.recorder.add({"data/rows": float(len(rows)), "data/samples": float(samples)})
         stage.record_samples(collected.scored, {})
         await stage.end_step(frozen, sync, total=cfg.steps, synced=True)
 

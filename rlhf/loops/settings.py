@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rewards import trust
+from rewards import step_judge, trust
 from rewards.base import RewardConfig
 from rewards.rubric import RubricConfig
 from rlhf.advantages import grpo
@@ -21,7 +21,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
-from rlhf.data.build import boundary
+from rlhf.data.build import boundary, step_labels
 from rlhf.loops import evaluate, generate, offline, online
 from rlhf.loops.stage import CheckpointConfig
 from rlhf.models import load
@@ -144,6 +144,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     stages = tuple(_stage(name, blocks) for name in settings.stages)
     _check_order(stages)
     _check_trained(settings, stages)
+    _check_consensus(settings, stages)
     _check_normalization(settings, stages)
     _check_tensor_parallel(settings)
     _check_turns(settings, stages)
@@ -181,6 +182,22 @@ def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> No
     if found is not None and not (isinstance(found.config, generate.Config) and found.config.build.module is boundary):
         problem = f"'{source}' does not say how often questions were answered"
         raise ConfigError(where, problem, fix="give it loop: generate, build: boundary and select: all")
+
+
+def _check_consensus(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """Who is to agree with completions is there, and counts the same steps."""
+    judges = [c.config for c in settings.rewards.values() if isinstance(c.config, step_judge.Config)]
+    for stage in stages:
+        built = stage.config.build.config if isinstance(stage.config, generate.Config) else None
+        if not isinstance(built, step_labels.Config) or not built.consensus:
+            continue
+        where = f"{stage.name}.build.consensus"
+        if not judges:
+            fix = "add the reward `step_judge` with weight: 0, or leave consensus out"
+            raise ConfigError(where, "no reward of this run says where an answer goes wrong", fix=fix)
+        if judges[0].separator != built.separator:
+            problem = f"the judge cuts answers at {judges[0].separator!r}, the builder at {built.separator!r}"
+            raise ConfigError(where, problem, fix="give both the same separator")
 
 
 def trains_prm(stage: StageSettings) -> bool:

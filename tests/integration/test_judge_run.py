@@ -115,3 +115,37 @@ def test_a_judge_that_would_decide_is_refused_and_so_is_a_key_that_is_not_set(sh
     shell.run("plan", path, "rewards.math=null", cwd=tmp_path).refused("rewards.judge", "only advises", "decides: true")
     shell.run("plan", path, cwd=tmp_path).refused("rewards.judge.key_env", "JUDGE_TEST_KEY is not set")
     assert not (tmp_path / "runs").exists()
+
+
+def test_steps_are_labelled_where_a_judge_agrees(shell: Shell, tmp_path: Path) -> None:
+    """It sees an error in the first step of every other solution; completions are not shown to it."""
+    content = tree()
+    content["stages"], content["sampling"] = ["label"], {"max_tokens": 8}
+    content["evaluation"] = {"prompts": 2, "samples": 1, "k": [1], "greedy": False}
+    content["label"] = {
+        "loop": "generate",
+        "steps": 1,
+        "prompts_per_step": 4,
+        "samples_per_prompt": 3,
+        "select": "all",
+        "build": {"name": "step_labels", "separator": "1", "completions": 2, "consensus": True},
+    }
+
+    def first_or_none(asked: Asked, n: int) -> Act:
+        return says(f'{{"first_error": {-(n % 2)}}}')
+
+    with judge(script=first_or_none) as server:
+        content["rewards"]["steps"] = {
+            "name": "step_judge", "url": server.url, "model": "judge", "separator": "1", "cache": "", "weight": 0,
+        }  # fmt: skip
+        shell.run("generate", write_config(tmp_path, content), cwd=tmp_path).ok()
+    run = tmp_path / "runs" / content["run"]["name"]
+    samples = {row["id"]: row for row in rows(run / "samples.jsonl")}
+    most = 12 + 2 * 2 + 1
+    assert len(samples) == 12 and len(server.asked) <= most, "with held-out prompts, before and after, and a reference"
+    labelled = rows(run / "data" / "label.jsonl")
+    for row in labelled:
+        judged = samples[row["sample_id"]]["breakdown"]["steps/first_error"]
+        assert judged == next((n for n, label in enumerate(row["labels"]) if not label), -1)
+    metrics = rows(run / "metrics.jsonl")[-1]
+    assert metrics["data/rows"] == len(labelled) < metrics["data/samples"]

@@ -43,3 +43,12 @@ def test_gates_and_factors_are_rewards_of_the_run() -> None:
         settings.read(QUICKSTART, [*rewards, "rubric.gates=[forn]"])
     with pytest.raises(ConfigError, match=r"^rubric\.multiply: leaves no reward"):
         settings.read(QUICKSTART, ["rewards.answer.name=math", "rubric.multiply=[answer]"])
+
+
+def test_who_agrees_with_completions_is_there_and_counts_the_same_steps() -> None:
+    shipped = QUICKSTART.parent / "rewards" / "step_judge.yaml"
+    settings.read(shipped)
+    with pytest.raises(ConfigError, match=r"^label\.build\.consensus: no reward .* says where an answer goes wrong"):
+        settings.read(shipped, ["rewards.step_judge=null"])
+    with pytest.raises(ConfigError, match=r"^label\.build\.consensus: the judge cuts answers at '\\n', .* at '1'"):
+        settings.read(shipped, ["label.build.separator='1'"])

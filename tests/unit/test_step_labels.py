@@ -125,6 +125,23 @@ def test_completions_without_a_grade_are_not_counted_and_none_at_all_leave_the_s
     assert built(found, Config(search="binary"), Luck(lambda kept: 0.5, ungraded=1.0)) == []
 
 
+def test_a_judge_s_word_keeps_what_completions_agree_with() -> None:
+    """The completions find the first error of `good, bad, bad` at 1, and of `good, good` none."""
+    texts = ["good\nbad\nbad"] * 4 + ["good\ngood"] * 2
+    found = answers(*texts, verdicts=[WRONG] * 4 + [RIGHT] * 2)
+    said = (1, 0, -1, None, -1, 1)
+    outs = [
+        reward if n is None else replace(reward, breakdown={"step_judge/first_error": float(n)})
+        for reward, n in zip(found.rewards, said, strict=True)
+    ]
+    cfg = Config(consensus=True, completions=2)
+    for search in ("all", "binary"):
+        luck = Luck(lambda kept: float("bad" not in kept))
+        rows = built(replace(found, rewards=tuple(outs)), replace(cfg, search=search), luck)
+        assert [row["sample_id"][-1] for row in rows] == ["0", "4"] and rows[0]["labels"] == [1.0, 0.0, 0.0]
+        assert not any("-3~" in name for name in luck.asked), "where the judge is silent nothing is sampled"
+
+
 def test_what_has_no_steps_or_no_grade_is_left_out() -> None:
     found = answers("...", "a", "a", verdicts=[WRONG, Verdict.CRASH, Verdict.NO_ANSWER])
     assert [row["labels"] for row in built(found, Config(), Luck(success))] == [[0.0]]

@@ -13,6 +13,13 @@ it goes with hard labels. We search each solution once, and grow no tree.
 What the labels mean: a policy that repairs errors, or guesses, makes wrong steps good; a weak one makes right steps
 bad. Solutions in which a label could not be told, since no completion could be graded, are left out.
 
+`consensus` keeps the solutions alone whose first error, the first step that no completion succeeds from, the reward
+`step_judge` of the run finds at the same step (or none, like the completions); where it has no opinion, the solution is
+left out. Zhang et al. 2025 (arXiv 2501.07301, sections 3.1.3 and 4.1) keep 40 % of theirs so; hard labels did better
+than soft ones behind it (3.1.4). They also drop the steps after the first error: `prm.until_error` of the stage that
+learns from the rows. Agreement of two sets of completions would need no judge, but is no substitute: where any success
+makes a step good, it leaves out just those solutions that both sets together label rightly.
+
 Rows have `messages`, `steps` and `labels`, which a stage with `loss.name: prm` learns from, and `successes`: of each
 step, how many of how many completions were correct, null where none were sampled.
 """
@@ -24,6 +31,7 @@ from dataclasses import dataclass, field
 
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.modules import Continuer
+from rlhf.core.outcomes import FIRST_ERROR, NO_ERROR, reported
 from rlhf.core.steps import Step, split
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, Verdict
 
@@ -47,6 +55,8 @@ class Config:
     """`hard`: 1 where any completion is correct; `soft`: the share that is."""
     search: str = "all"
     """`all` samples from every step; `binary` searches for the first error, with hard labels."""
+    consensus: bool = False
+    """Keep the solutions alone whose first error the reward `step_judge` finds at the same step."""
 
     def __post_init__(self) -> None:
         for name, choices in (("estimate", _ESTIMATES), ("search", _SEARCHES)):
@@ -74,11 +84,25 @@ class _Labelled:
     good_before: int = 0
     """Binary search: steps before this one are good."""
     bad_from: int = 0
-    """Binary search: from this step on they are bad."""
+    """The first step that nothing succeeds from; their number where there is none."""
 
     @property
     def correct(self) -> bool:
         return self.reward.verdict is Verdict.CORRECT
+
+    @property
+    def told(self) -> bool:
+        """Whether some completion of every step that was sampled from could be graded."""
+        return all(graded for _, graded in self.successes.values())
+
+    @property
+    def first_error(self) -> int:
+        return self.bad_from if self.bad_from < len(self.steps) else NO_ERROR
+
+    @property
+    def judged(self) -> float | None:
+        """Where a judge found the first error."""
+        return reported(self.reward, FIRST_ERROR)
 
 
 async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> list[dict[str, Json]]:
@@ -89,13 +113,22 @@ async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> l
         for t, reward in zip(group.trajectories, group.rewards, strict=True)
         if reward.verdict in _READ
     ]
-    found = [solution for solution in found if solution.steps]
+    found = [s for s in found if s.steps and not (cfg.consensus and s.judged is None)]
     if cfg.search == "binary":
         await _search(found, cfg, continuer)
     else:
-        await _sample([(s, n) for s in found for n in range(len(s.steps) - 1)], cfg, continuer)
-    rows = [(solution, _labels(solution, cfg)) for solution in found]
-    return [_row(solution, labels) for solution, labels in rows if labels is not None]
+        await _sample_all(found, cfg, continuer)
+    told = [solution for solution in found if solution.told]
+    return [_row(s, _labels(s, cfg)) for s in told if not cfg.consensus or s.first_error == s.judged]
+
+
+async def _sample_all(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
+    """Sample from every step but the last, whose label is the verdict."""
+    await _sample([(s, n) for s in found for n in range(len(s.steps) - 1)], cfg, continuer)
+    for solution in found:
+        failing = [n for n, (correct, _) in sorted(solution.successes.items()) if not correct]
+        last = len(solution.steps) - (not solution.correct)
+        solution.bad_from = failing[0] if failing else last
 
 
 async def _search(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
@@ -130,10 +163,8 @@ async def _sample(asked: Sequence[tuple[_Labelled, int]], cfg: Config, continuer
         solution.successes[step] = (sum(verdict is Verdict.CORRECT for verdict in read), len(read))
 
 
-def _labels(solution: _Labelled, cfg: Config) -> list[float] | None:
-    """One per step; None where one of them cannot be told."""
-    if any(not graded for _, graded in solution.successes.values()):
-        return None
+def _labels(solution: _Labelled, cfg: Config) -> list[float]:
+    """One per step."""
     last = len(solution.steps) - 1
     if cfg.search == "binary":
         return [float(n < solution.bad_from) for n in range(last + 1)]
