@@ -1,4 +1,4 @@
-"""What group-relative advantages share: from graded groups to scalar returns, and from scalars to token rows.
+"""What advantages share: from graded groups to scalar returns or to rewards of single tokens, and on to token rows.
 
 A return is None where the reward could not be graded. Such a trajectory takes part in no mean or deviation and gets no
 row: it is left out of the update, which is not the same as an advantage of zero.
@@ -14,6 +14,9 @@ from rlhf.core.types import Group
 
 Row = tuple[float, ...]
 """One advantage per response token."""
+
+_EPS = 1e-8
+"""Added to the variance, as in verl and TRL."""
 
 
 def returns(group: Group) -> list[float | None]:
@@ -58,3 +61,48 @@ def rows(group: Group, scalars: Sequence[float | None]) -> list[Row | None]:
         None if scalar is None else (scalar,) * len(trajectory.tokens)
         for trajectory, scalar in zip(group.trajectories, scalars, strict=True)
     ]
+
+
+def token_rewards(group: Group) -> list[list[float] | None]:
+    """What each token of each trajectory earns [G][T]: what the reward places on it less its penalty; the rest of the
+    reward is earned by the last token.
+
+    Raises:
+        ValueError: as in `returns`.
+    """
+    penalties_GT = group.penalties_GT or tuple((0.0,) * len(t.tokens) for t in group.trajectories)
+    out: list[list[float] | None] = []
+    for reward, total, penalties_T in zip(group.rewards, returns(group), penalties_GT, strict=True):
+        if reward.value is None or total is None:
+            out.append(None)
+            continue
+        rewards_T = [-penalty for penalty in penalties_T]
+        if rewards_T:
+            rewards_T[-1] += reward.value - math.fsum(reward.per_token)
+        if reward.per_token:
+            rewards_T = [r + placed for r, placed in zip(rewards_T, reward.per_token, strict=True)]
+        out.append(rewards_T)
+    return out
+
+
+def to_come(rewards_T: Sequence[float], *, gamma: float = 1.0) -> Row:
+    """What is earned from each token on, discounted by `gamma` per token."""
+    following, found = 0.0, list[float]()
+    for reward in reversed(rewards_T):
+        following = reward + gamma * following
+        found.append(following)
+    return tuple(reversed(found))
+
+
+def whitened(found: Sequence[Sequence[Row | None]]) -> list[list[Row | None]]:
+    """Mean 0 and sample deviation 1 over all tokens; a single token has no deviation and keeps its size.
+
+    Equal values give exactly 0.0, for the reason given at `centred`.
+    """
+    tokens = [value for rows in found for row in rows if row is not None for value in row]
+    if not tokens:
+        return [list(rows) for rows in found]
+    mean = tokens[0] if min(tokens) == max(tokens) else statistics.fmean(tokens)
+    variance = math.fsum((value - mean) ** 2 for value in tokens) / (len(tokens) - 1) if len(tokens) > 1 else 1.0
+    scale = 1 / math.sqrt(variance + _EPS)
+    return [[None if row is None else tuple((v - mean) * scale for v in row) for row in rows] for rows in found]

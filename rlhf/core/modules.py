@@ -60,6 +60,12 @@ class CriticAdvantageModule(AdvantageModule, Protocol):
         ...
 
 
+class GreedyAdvantageModule(AdvantageModule, Protocol):
+    """One that compares with the greedy answer to each prompt: its groups come with `greedy`."""
+
+    GREEDY: bool
+
+
 class RewardModule(Protocol):
     """A file in `rewards`."""
 

@@ -174,6 +174,9 @@ class Group:
     """Per-token amounts subtracted from the reward (KL in reward), aligned with each trajectory's tokens, or empty."""
     values_GT: tuple[tuple[float, ...], ...] = ()
     """What the critic expected before each token, aligned with each trajectory's tokens; empty without a critic."""
+    greedy: Group | None = None
+    """A group of one beside this one: the greedy answer to the prompt, where the advantages compare with it. Nothing is
+    trained on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

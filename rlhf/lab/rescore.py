@@ -21,7 +21,7 @@ from rewards.pool import WorkerPool
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Group, RewardOut, Trajectory
-from rlhf.loops import boundary, online, records, settings, setup
+from rlhf.loops import boundary, greedy, online, records, settings, setup
 from rlhf.loops.boundary import History
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
@@ -118,9 +118,11 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
                     histories[stage] = boundary.history(was.boundary, folder.data, stage=stage)
                 known = histories[stage].at(step)
                 before = [replace(group, prompt=boundary.attached(group.prompt, known)) for group in before]
-            bare = [replace(group, rewards=()) for group in before]
-            after = rubric.score_groups(bare, new.settings.rewards, new.settings.rubric, pool)
-            found.not_compared = found.not_compared or _obstacle(was, now)
+            alone = greedy.of(before)
+            bare = [replace(group, rewards=()) for group in (*before, *alone)]
+            scored = rubric.score_groups(bare, new.settings.rewards, new.settings.rubric, pool)
+            after = greedy.beside(scored[: len(before)], scored[len(before) :])
+            found.not_compared = found.not_compared or _obstacle(was, now, with_greedy=bool(alone))
             both = None
             if was is not None and now is not None and not found.not_compared:
                 both = (_advantages(was, before), _advantages(now, after))
@@ -137,11 +139,13 @@ def _stage(experiment: Experiment, name: str, *, or_last: bool = False) -> onlin
     return stages.get(name, last)
 
 
-def _obstacle(was: online.Config | None, now: online.Config | None) -> str:
+def _obstacle(was: online.Config | None, now: online.Config | None, *, with_greedy: bool) -> str:
     if was is None or now is None:
         return f"the {'run' if was is None else 'config'} has no online stage to compute advantages by"
     if was.needs_critic or now.needs_critic:
         return "a critic's values were not saved"
+    if greedy.wanted(now.advantage) and not with_greedy:
+        return "the run sampled no greedy answers to compare with"
     return ""
 
 

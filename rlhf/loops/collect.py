@@ -23,6 +23,7 @@ from rewards import rubric
 from rlhf.core.component import Component
 from rlhf.core.metrics import Max, Mean, Metric, Sum, mean_of, spread
 from rlhf.core.types import Group, Prompt, StopReason, Verdict
+from rlhf.loops import greedy
 from rlhf.loops.boundary import Boundary, Probe
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
@@ -59,6 +60,8 @@ class Collector:
     max_refills: int
     boundary: Boundary | None = None
     """What the policy knows; goes to the rewards with the prompts."""
+    with_greedy: bool = False
+    """Whether every group gets the greedy answer to its prompt beside it."""
     _cursor: int = field(init=False)
     """Prompts drawn, those of collections in flight included."""
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -118,9 +121,9 @@ class Collector:
         return Collected(
             scored=scored,
             kept=kept[: self.prompts_per_step],
-            metrics=_metrics(scored, dropped) | dict(probe.metrics),
+            metrics=_metrics(scored, dropped) | greedy.measure(scored) | dict(probe.metrics),
             cursor=cursor,
-            tokens=probe.tokens + sum(len(t.tokens) for g in scored for t in g.trajectories),
+            tokens=probe.tokens + _tokens(scored) + _tokens(greedy.of(scored)),
             seconds=watch.seconds,
             ended=time.perf_counter(),
         )
@@ -146,8 +149,10 @@ class Collector:
                 step=step,
                 count=self.samples_per_prompt,
             )
+            alone = await greedy.sampled(self.stage, prompts, step=step) if self.with_greedy else []
         with watch.phase("reward"):
-            return await self.stage.grader.grade(groups)
+            graded = await self.stage.grader.grade([*groups, *alone])
+            return greedy.beside(graded[: len(groups)], graded[len(groups) :])
 
     def _filtered(self, group: Group) -> tuple[Group | None, str]:
         for component in self.filters.values():
@@ -169,6 +174,10 @@ class _Watch:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _tokens(groups: Sequence[Group]) -> int:
+    return sum(len(t.tokens) for g in groups for t in g.trajectories)
 
 
 def _staleness(groups: Sequence[Group], version: int) -> dict[str, Metric]:

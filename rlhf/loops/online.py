@@ -21,24 +21,15 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import critic, reference, updates
+from rlhf.loops import critic, greedy, reference, updates
 from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
+from rlhf.loops.kl_in_reward import KlInReward
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.stage import LearnerRequest, Stage
 from rollout.buffer import Buffer
-
-
-@dataclass(frozen=True, kw_only=True)
-class KlInReward:
-    """KL to the reference, subtracted from the reward token by token (PPO of InstructGPT, arXiv 2203.02155)."""
-
-    coef: float = 0.0
-    """0 needs no reference model."""
-    estimator: str = "k1"
-    """k1, k2 or k3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +128,14 @@ async def run(cfg: Config, stage: Stage) -> None:
         samples_per_prompt=cfg.samples_per_prompt,
         max_refills=cfg.max_refills,
         boundary=_boundary(cfg, stage, prompts),
+        with_greedy=greedy.wanted(cfg.advantage),
     )
     async with Buffer(collector.collect, stage.left(cfg.steps), ahead=cfg.max_staleness) as batches:
         for _ in stage.steps(cfg.steps):
             collected = await collector.next(batches)
             with stage.phase("adv"):
                 batch = await updates.prepare(cfg, collected.kept, stage=stage, learner=learner)
+                stage.progress.kl_coef = batch.kl_coef if cfg.kl_in_reward.target is not None else None
             if cfg.needs_critic:
                 with stage.phase("update_critic"):
                     parts = updates.split(cfg, batch.samples, seed=stage.seed, step=stage.progress.step)
@@ -167,7 +160,8 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     samples = cfg.prompts_per_step * cfg.samples_per_prompt
     updates_per_step = cfg.epochs * cfg.minibatches
     return {
-        "rollout": f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step",
+        "rollout": f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step"
+        + (", and the greedy answer to each prompt" if greedy.wanted(cfg.advantage) else ""),
         "updates": f"{cfg.epochs} epochs × {cfg.minibatches} minibatches = {updates_per_step} optimizer updates"
         f" per step, each of {samples // cfg.minibatches} samples",
         "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, {cfg.steps * updates_per_step} updates",

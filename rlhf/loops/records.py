@@ -50,13 +50,19 @@ def groups(together: Iterable[Record]) -> list[Group]:
     for record in together:
         by_prompt.setdefault(record["prompt_id"], []).append(record)
     return [
-        Group(
-            prompt=Prompt(id=name, messages=(), gold=rows[0]["gold"], task=rows[0]["task"]),
-            trajectories=tuple(map(trajectory, rows)),
-            rewards=tuple(map(reward, rows)),
-        )
+        _group(Prompt(id=name, messages=(), gold=rows[0]["gold"], task=rows[0]["task"]), rows)
         for name, rows in by_prompt.items()
     ]
+
+
+def _group(prompt: Prompt, rows: Sequence[Record]) -> Group:
+    greedy = rows[0].get("greedy")
+    return Group(
+        prompt=prompt,
+        trajectories=tuple(map(trajectory, rows)),
+        rewards=tuple(map(reward, rows)),
+        greedy=None if greedy is None else _group(prompt, [greedy | {"prompt_id": prompt.id}]),
+    )
 
 
 def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:

@@ -19,7 +19,7 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, ReferenceHandle, Task, WeightSync
 from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
-from rlhf.core.types import Group, Json
+from rlhf.core.types import Group, Json, RewardOut, Trajectory
 from rlhf.learner import checkpoint, learner
 from rlhf.loops.evaluate import Evaluator, Result, measure
 from rlhf.loops.interrupt import Interrupt
@@ -61,6 +61,8 @@ class Progress:
     """`version` when the stage began."""
     critic_version: int = 0
     """Updates of the stage's critic."""
+    kl_coef: float | None = None
+    """Of the KL in the reward in the next step of the stage, where it follows a target."""
     cursor: int = 0
     """Training prompts or rows of this stage that a step has used; those in flight are drawn again after a restart."""
     tokens: int = 0
@@ -73,7 +75,7 @@ class Progress:
     def enter(self, stage: int) -> None:
         """Begin a stage."""
         self.stage, self.stage_step, self.stage_version, self.cursor = stage, 0, self.version, 0
-        self.critic_version = 0
+        self.critic_version, self.kl_coef = 0, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +251,10 @@ def sample_rows(
     groups: Sequence[Group], advantages: Mapping[str, float], *, step: int, stage: str
 ) -> Iterator[dict[str, Json]]:
     """One record per trajectory: all that is needed to read, re-score and generate it again. `versions` and
-    `per_token`, one per token, stand only where a sample went on across a weight update, or tokens have rewards."""
+    `per_token`, one per token, stand only where a sample went on across a weight update, or tokens have rewards;
+    `greedy`, the greedy answer to the prompt, with the first sample of a group that is compared with it."""
     for group in groups:
-        question = group.prompt.messages[-1].content
-        for t, reward in zip(group.trajectories, group.rewards, strict=True):
+        for g, (t, reward) in enumerate(zip(group.trajectories, group.rewards, strict=True)):
             yield {
                 "id": t.id,
                 "step": step,
@@ -260,25 +262,43 @@ def sample_rows(
                 "task": group.prompt.task,
                 "prompt_id": t.prompt_id,
                 "index": t.index,
-                "prompt": question,
+                "prompt": group.prompt.messages[-1].content,
                 "text": t.text,
                 "stop": t.stop.value,
                 "gold": group.prompt.gold,
-                "value": reward.value,
-                "verdict": reward.verdict.value,
-                "reason": reward.reason,
-                "extracted": reward.extracted,
-                "breakdown": dict(reward.breakdown),
-                **({"weights": dict(reward.weights)} if reward.weights else {}),
-                **({"per_token": reward.per_token} if reward.per_token else {}),
+                **_graded(reward),
                 "advantage": advantages.get(t.id),
-                "policy_version": t.policy_version,
-                **({"versions": t.versions} if t.versions else {}),
-                "length": len(t.tokens),
-                "prompt_tokens": t.prompt_tokens,
-                "tokens": t.tokens,
-                "logprobs": [round(x, 6) for x in t.logprobs],
+                **_sampled(t),
+                **({"greedy": _greedy(group.greedy)} if group.greedy is not None and g == 0 else {}),
             }
+
+
+def _graded(reward: RewardOut) -> dict[str, Json]:
+    return {
+        "value": reward.value,
+        "verdict": reward.verdict.value,
+        "reason": reward.reason,
+        "extracted": reward.extracted,
+        "breakdown": dict(reward.breakdown),
+        **({"weights": dict(reward.weights)} if reward.weights else {}),
+        **({"per_token": reward.per_token} if reward.per_token else {}),
+    }
+
+
+def _sampled(t: Trajectory) -> dict[str, Json]:
+    return {
+        "policy_version": t.policy_version,
+        **({"versions": t.versions} if t.versions else {}),
+        "length": len(t.tokens),
+        "prompt_tokens": t.prompt_tokens,
+        "tokens": t.tokens,
+        "logprobs": [round(x, 6) for x in t.logprobs],
+    }
+
+
+def _greedy(group: Group) -> dict[str, Json]:
+    [t], [reward] = group.trajectories, group.rewards
+    return {"id": t.id, "index": t.index, "text": t.text, "stop": t.stop.value, **_graded(reward), **_sampled(t)}
 
 
 def _measured(result: Result) -> dict[str, Any]:

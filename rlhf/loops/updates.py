@@ -17,17 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rlhf.core.metrics import Metric, Sum, mean_of, merge, spread
 from rlhf.core.protocols import LearnerHandle, ReferenceHandle
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, Sample, Stream, UpdateStats
 from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
-from rlhf.loops import critic
+from rlhf.loops import critic, kl_in_reward
 from rlhf.loops.stage import Stage
-from rlhf.losses.common import kl
 from rlhf.losses.correction import effective_sample_size
 
 if TYPE_CHECKING:
@@ -43,12 +40,17 @@ class Prepared:
 
     samples: list[Sample]
     advantages: Mapping[str, float]
-    """Per trajectory id, the mean over its tokens; what has no grade is absent."""
+    """Per trajectory id, the mean over its tokens; what is not trained on is absent."""
     metrics: dict[str, Metric]
+    kl_coef: float | None
+    """Of the KL in the reward in the next step; None where there is none."""
 
 
 async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner: LearnerHandle) -> Prepared:
-    """Advantages and log-prob streams of the gradable samples, under the learner's current weights."""
+    """Advantages and log-prob streams of the gradable samples, under the learner's current weights.
+
+    A sample whose advantages are None, as its baseline could not be graded, is left out like one without a grade.
+    """
     gradable = [
         Sample(
             id=t.id, tokens=t.prompt_tokens + t.tokens, target_start=len(t.prompt_tokens), rollout_logprobs=t.logprobs
@@ -62,11 +64,11 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
     needs_old = cfg.epochs * cfg.minibatches > 1 or bool(cfg.kl_in_reward.coef)
     old = await _logprobs(learner, cfg, gradable, stage) if needs_old else None
     metrics: dict[str, Metric] = {}
-    if cfg.kl_in_reward.coef:
+    kl_coef = stage.progress.kl_coef or cfg.kl_in_reward.coef or None
+    if kl_coef is not None:
         assert old is not None and ref is not None
-        groups = [_penalised(g, old, ref, cfg) for g in groups]
-        spent = [sum(row) for g in groups for row in g.penalties_GT]
-        metrics["critic/kl_penalty/mean"] = mean_of(spent)
+        shaped = kl_in_reward.shape(cfg.kl_in_reward, groups, coef=kl_coef, old=old, ref=ref)
+        groups, kl_coef, metrics = shaped.groups, shaped.next_coef, shaped.metrics
     values = returns = None
     if cfg.needs_critic:
         assert stage.critic is not None
@@ -84,10 +86,11 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
             returns=returns[s.id] if returns is not None else None,
         )
         for s in gradable
+        if by_id[s.id] is not None
     ]
     means = {s.id: sum(s.advantages) / len(s.advantages) for s in samples if s.advantages}
     metrics |= spread("critic/advantages", list(means.values())) | critic.measure(samples)
-    return Prepared(samples=samples, advantages=means, metrics=metrics)
+    return Prepared(samples=samples, advantages=means, metrics=metrics, kl_coef=kl_coef)
 
 
 async def train(cfg: Config, batch: Prepared, *, stage: Stage, learner: LearnerHandle) -> dict[str, Metric]:
@@ -160,16 +163,6 @@ def _by_id(groups: Sequence[Group], rows: Sequence[Sequence[tuple[float, ...] | 
     """Rows by trajectory."""
     ids = (t.id for g in groups for t in g.trajectories)
     return dict(zip(ids, (row for group in rows for row in group), strict=True))
-
-
-def _penalised(group: Group, old: Rows, ref: Rows, cfg: Config) -> Group:
-    def row(name: str, size: int) -> tuple[float, ...]:
-        if name not in old:
-            return (0.0,) * size
-        both = torch.tensor([old[name], ref[name]])
-        return tuple((cfg.kl_in_reward.coef * kl(both[0], both[1], estimator=cfg.kl_in_reward.estimator)).tolist())
-
-    return replace(group, penalties_GT=tuple(row(t.id, len(t.tokens)) for t in group.trajectories))
 
 
 def _uses(cfg: Config, stream: Stream) -> bool:

@@ -65,6 +65,21 @@ def test_the_critic_may_have_a_lambda_of_its_own() -> None:
     assert gae.advantages(some, cfg) == gae.advantages(some, gae.Config(lam=0.5, whiten=False))
 
 
+def test_lambda_may_follow_the_length_of_the_answer() -> None:
+    some = [group(1.0, 0.5, lengths=[3, 40], values_GT=((0.5, 0.2, 0.6), tuple(0.01 * t for t in range(40))))]
+    adaptive = gae.Config(lam=0.5, length_alpha=0.1, whiten=False)
+    [found] = gae.advantages(some, adaptive)
+    # 1 - 1 / (0.1 * 3) is below 0; 1 - 1 / (0.1 * 40) is 0.75.
+    for row, lam in zip(found, (0.0, 0.75), strict=True):
+        [fixed] = gae.advantages(some, gae.Config(lam=lam, whiten=False))
+        assert row in fixed
+    assert gae.returns(some, adaptive) == gae.returns(some, gae.Config(lam=0.5, whiten=False)), (
+        "the critic keeps its own"
+    )
+    with pytest.raises(ConfigError, match="length_alpha"):
+        gae.Config(length_alpha=0.0)
+
+
 def test_whitening_is_over_all_tokens_of_the_step_and_leaves_returns_alone() -> None:
     some = [
         group(1.0, 0.0, lengths=[2, 3], values_GT=((0.3, 0.1), (0.2, 0.4, 0.6))),
