@@ -14,7 +14,7 @@ from typing import Any
 
 from rlhf.core import component, config
 from rlhf.lab import audit
-from rlhf.loops import generate, offline, online, settings
+from rlhf.loops import generate, merge, offline, online, settings
 from rlhf.loops.catalogue import SLOTS
 from rlhf.sweeps import spec
 
@@ -56,6 +56,8 @@ def page() -> str:
     parts.append(section("`expect` of a sweep file, a list", spec.Expectation, ""))
     parts.append(section("An audit file", audit.Config, "What `rlhf audit FILE` reads; `configs/audit` holds some.\n"))
     parts.append(section("`corpora` of an audit file, by label", audit.Measured, ""))
+    lead = "What `rlhf merge FILE` reads; `configs/merge` holds examples.\n"
+    parts.append(section("A merge file", merge.MergeConfig, lead))
     return "\n".join(parts)
 
 

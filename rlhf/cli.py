@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
+    sub = verb("merge", _merge, "make one model of several fine-tunes of the same base, by sparse task vectors")
+    sub.add_argument("file", type=Path, metavar="FILE", help="a merge: base, models, weights; see configs/merge")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
     sub.add_argument("config", type=Path, nargs="?")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
@@ -278,6 +281,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from rlhf.sweeps import sweep
 
     sweep.compare_runs(arguments.runs, out=arguments.out)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import merge
+
+    merge.show(merge.read(arguments.file, arguments.overrides))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
