@@ -157,7 +157,7 @@ def serve(connection: Connection, folder: Path, prepack: bool) -> None:
     from rollout import vllm_engine
 
     prepare(1)
-    spec = EngineSpec(path=folder, dtype="float32", device="cpu", trust_remote_code=False, load=unused)
+    spec = EngineSpec(path=folder, dtype="float32", device="cpu", trust_remote_code=False, load=unused, open=unused)
     engine = vllm_engine.build(vllm_engine.Config(kv_cache_gib=0.25, prepack=prepack), spec)
     connection.send(None)
     while (call := connection.recv()) is not None:
@@ -170,7 +170,7 @@ def serve(connection: Connection, folder: Path, prepack: bool) -> None:
     engine.close()
 
 
-def unused() -> Any:
+def unused(path: str = "") -> Any:
     """The engine reads the folder itself."""
     raise AssertionError
 

@@ -1,4 +1,4 @@
-"""Attention of one new token per row on a CPU, as two batched matrix products. Used by `transformers_engine`.
+"""Attention of one new token per row on a CPU, as two batched matrix products. Used by `cached_model`.
 
 `scaled_dot_product_attention` is made for many queries; with one query per row its CPU kernel takes about twice as
 long as the products themselves (benchmarks in docs/performance.md). Prefill, GPUs and anything unusual go to it as

@@ -1,6 +1,6 @@
 """A key/value cache for decoding a shrinking batch: written in place, rows retired as their samples end.
 
-Used by `transformers_engine`. `transformers`' own dynamic cache copies all keys and values at every token; this one
+Used by `cached_model`. `transformers`' own dynamic cache copies all keys and values at every token; this one
 allocates once for the known length and copies only when rows are selected.
 
 Invariant: every layer holds the same rows and the same number of tokens, so slot `t` of a row is the token at column

@@ -5,27 +5,25 @@ on; a request's tokens depend on weights, prompt and its own seed, never on its 
 those of the distribution that was sampled from (`rlhf.core.sampling.transform`). With `mantissa_bits` it samples from
 a model of lower precision than the trainer's, so that the mismatch of quantised samplers can be studied anywhere.
 
-Invariants: the batch is left-padded, so that all rows write the same cache column; `Rows` and the cache hold the same
-rows in the same order. Models with recurrent layers have no such cache and are refused.
+Invariants: the batch is left-padded, so that all rows write the same cache column; `Rows` and the `Decoding`
+hold the same rows in the same order. Models with recurrent layers have no such cache and are refused.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request, StopReason
-from rollout import decode_attention
+from rollout.cached_model import CachedModel, Decoder
 from rollout.decoding import Ended, Rows
-from rollout.kv_cache import InPlaceCache
 from rollout.rounding import round_mantissa, stored_bits
 
 _FLOAT32_BITS = 23
@@ -62,20 +60,30 @@ def build(cfg: Config, spec: EngineSpec) -> TransformersEngine:
 class TransformersEngine:
     """Implements `rlhf.core.protocols.Engine`. Not thread-safe: one `generate` at a time.
 
+    Args:
+        model: gets the weights that are loaded, and says what ends an answer.
+        tokenizer: of the model.
+        cfg: see `Config`.
+        decoder: gives the logits that are sampled from; those of the model alone where there is none.
+
     Raises:
         DataError: a model with recurrent layers.
         ConfigError: `mantissa_bits` beyond those of the model's type.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: Config) -> None:
-        if model._is_stateful:
-            fix = "use a model whose layers all have attention (Llama, Qwen, Mistral, Gemma, GPT-2, …)"
-            raise DataError("model.path", f"{type(model).__name__} has recurrent layers", fix=fix)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        cfg: Config,
+        *,
+        decoder: Decoder | None = None,
+    ) -> None:
+        self._decoder = decoder or CachedModel(model, where="model.path")
         if cfg.mantissa_bits is not None and cfg.mantissa_bits > (stored := stored_bits(model.dtype)):
             problem = f"{cfg.mantissa_bits} are more than the {stored} of {model.dtype} weights"
             raise ConfigError("engine.mantissa_bits", problem, fix=f"use {stored} or less, or model.dtype=float32")
-        self._model = model.eval().requires_grad_(False)
-        decode_attention.use(model)
+        self._model = model
         self._tokenizer = tokenizer
         self._cfg = cfg
         if cfg.mantissa_bits is not None:
@@ -83,12 +91,6 @@ class TransformersEngine:
         self._version = 0
         self._paused = False
         self._eos = torch.tensor(sorted(_eos_ids(model, tokenizer)), device=model.device)
-        text_config = model.config.get_text_config()
-        self._num_layers: int = text_config.num_hidden_layers
-        self._context: int = text_config.max_position_embeddings
-        self._last_only = (
-            {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-        )
 
     @property
     def interruptible(self) -> bool:
@@ -119,11 +121,11 @@ class TransformersEngine:
 
     def sleep(self) -> None:
         """Move the weights off a GPU; on a CPU there is nothing to give back."""
-        nn.Module.to(self._model, "cpu")
+        self._decoder.to(torch.device("cpu"))
 
     def wake(self) -> None:
         """Move the weights back."""
-        nn.Module.to(self._model, self._eos.device)
+        self._decoder.to(self._eos.device)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request], *, sampling: Sampling) -> list[Completion]:
@@ -133,7 +135,7 @@ class TransformersEngine:
         """
         assert not self._paused, "generate called while weights are being loaded"
         done: dict[str, Completion] = {}
-        fitting = [r for r in requests if len(r.prompt_tokens) < self._context]
+        fitting = [r for r in requests if len(r.prompt_tokens) < self._decoder.context]
         for batch in self._rounds(fitting):
             for ended in self._round(batch, sampling):
                 request = batch[ended.index]
@@ -160,15 +162,14 @@ class TransformersEngine:
     def _round(self, requests: list[Request], sampling: Sampling) -> Iterator[Ended]:
         prompts = list(dict.fromkeys(r.prompt_tokens for r in requests))
         tokens, prompt_mask = _left_padded(prompts, self._model.device)
-        cache = InPlaceCache(self._num_layers, tokens.shape[1] + sampling.max_tokens)
-        positions = (prompt_mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = self._forward(tokens, prompt_mask, positions, cache)
+        decoding = self._decoder.start(tokens.shape[1] + sampling.max_tokens)
+        logits = decoding.read(tokens, prompt_mask, (prompt_mask.cumsum(dim=1) - 1).clamp(min=0))
 
         place = {prompt: i for i, prompt in enumerate(prompts)}
         expand = torch.tensor([place[r.prompt_tokens] for r in requests], device=tokens.device)
-        cache.select(expand)
+        decoding.select(expand)
         logits = logits[expand]
-        rows = Rows(requests, prompt_mask=prompt_mask[expand], context=self._context, sampling=sampling)
+        rows = Rows(requests, prompt_mask=prompt_mask[expand], context=self._decoder.context, sampling=sampling)
         for column in range(sampling.max_tokens):
             token = rows.draw(logits, column, self._eos)
             if sampling.stop:
@@ -179,22 +180,10 @@ class TransformersEngine:
                 yield from ended
                 if not len(rows):
                     return
-                cache.select(stay)
+                decoding.select(stay)
                 token = token[stay]
             mask = rows.mask[:, : tokens.shape[1] + column + 1]
-            logits = self._forward(token[:, None], mask, rows.positions(column), cache)
-
-    def _forward(self, tokens: Tensor, mask: Tensor, positions: Tensor, cache: InPlaceCache) -> Tensor:
-        """[R, V] logits after the last column."""
-        out = self._model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            **self._last_only,
-        )
-        return out.logits[:, -1]
+            logits = decoding.read(token[:, None], mask, rows.positions(column))
 
     def _has_stop(self, rows: Rows, column: int, stop: Sequence[str]) -> Tensor:
         """[R] whether a stop string ends in the newest tokens. A token may hold no more than a byte of a character."""

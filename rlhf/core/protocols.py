@@ -51,6 +51,8 @@ class EngineSpec:
     trust_remote_code: bool
     load: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
     """A fresh model of its own, on the device, and the tokenizer."""
+    open: Callable[[str], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
+    """The same of another model, in a folder or on the hub."""
 
 
 class Engine(Protocol):

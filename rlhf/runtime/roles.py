@@ -65,6 +65,10 @@ def _tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     )
 
 
+def _opened(folder: ModelFolder, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    return folder.open(device), folder.tokenizer()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRole:
     """What samples."""
@@ -74,12 +78,18 @@ class EngineRole:
 
     def build(self, device: str) -> Engine:
         """The engine, in this process."""
+
+        def other(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+            found = load.local_folder(path, trust_remote_code=self.model.trust_remote_code)
+            return _opened(replace(self.model, path=found), device)
+
         spec = EngineSpec(
             path=self.model.path,
             dtype=self.model.dtype,
             device=device,
             trust_remote_code=self.model.trust_remote_code,
-            load=lambda: (self.model.open(device), self.model.tokenizer()),
+            load=lambda: _opened(self.model, device),
+            open=other,
         )
         return self.component.module.build(self.component.config, spec)
 

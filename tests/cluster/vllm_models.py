@@ -48,10 +48,10 @@ def folder(made: Any, path: Path) -> Path:
 def spec(path: Path, *, dtype: str = "auto", device: str = "cpu") -> EngineSpec:
     """As a runtime makes it; vLLM reads the folder itself."""
 
-    def load() -> Any:
+    def load(path: str = "") -> Any:
         raise AssertionError("vLLM reads the folder itself")
 
-    return EngineSpec(path=path, dtype=dtype, device=device, trust_remote_code=False, load=load)
+    return EngineSpec(path=path, dtype=dtype, device=device, trust_remote_code=False, load=load, open=load)
 
 
 def engine(path: Path, **settings: Any) -> VllmEngine:

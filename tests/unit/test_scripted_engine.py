@@ -136,6 +136,7 @@ def test_it_is_built_like_any_engine() -> None:
         device="cpu",
         trust_remote_code=False,
         load=lambda: (tiny_model.model(), tiny_model.tokenizer()),
+        open=lambda path: (tiny_model.model(), tiny_model.tokenizer()),
     )
     assert one(chosen.module.build(chosen.config, spec)).text == "12"
 
