@@ -129,15 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
-    sub = verb("merge", _merge, "make one model of several fine-tunes of the same base, by sparse task vectors")
-    sub.add_argument("file", type=Path, metavar="FILE", help="a merge: base, models, weights; see configs/merge")
-    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    _models(verb)
     sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
     sub.add_argument("config", type=Path, nargs="?")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
+
+
+def _models(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """What makes models without training."""
+    sub = verb("merge", _merge, "make one model of several fine-tunes of the same base, by sparse task vectors")
+    sub.add_argument("file", type=Path, metavar="FILE", help="a merge: base, models, weights; see configs/merge")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
 
 
 def _lab(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:

@@ -71,16 +71,14 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
 
     Args:
         settings: of the run.
-        model_folder: where a model made by `model.init` is written, or was.
+        model_folder: where a model of the run's own is written, or was.
 
     Raises:
         UserError: the data, the model or the tokenizer cannot be used, or do not fit each other.
     """
     made = task(settings)
-    if settings.model.init is None or not model_folder.exists():
-        folder = _make_model(settings, model_folder, made)
-    else:
-        folder = model_folder
+    there = settings.model.makes_folder and model_folder.exists()
+    folder = model_folder if there else _make_model(settings, model_folder, made)
     tokenizer = opened(settings, folder).tokenizer()
     check_tokenizer(tokenizer)
     return Parts(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from transformers.utils import logging
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.hub import is_hub_id
 from rlhf.core.training import Head
-from rlhf.models import tiny, tokenizers
+from rlhf.models import rope, tiny, tokenizers
+from rlhf.models.rope import RopeConfig
 
 DTYPES: dict[str, str | torch.dtype] = {
     "auto": "auto",
@@ -64,6 +65,12 @@ class Config:
     """Replaces the tokenizer's own: `plain` (messages without marks), a .jinja file, or the template text."""
     trust_remote_code: bool = False
     """Run Python code that the model ships. Read that code first."""
+    rope: RopeConfig = field(default_factory=RopeConfig)
+
+    @property
+    def makes_folder(self) -> bool:
+        """Whether a run has a model folder of its own, which it keeps when it is continued."""
+        return self.init is not None or self.rope.on
 
     def __post_init__(self) -> None:
         if self.path is not None and self.init is not None:
@@ -88,7 +95,7 @@ def prepare(cfg: Config, folder: Path, *, texts: Iterable[str], seed: int) -> Pa
 
     Args:
         cfg: what to start from.
-        folder: where a model made by `init` is written; unused with `path`.
+        folder: where a model made by `init`, or one with changed rotary positions, is written; else unused.
         texts: what a tokenizer made by `init` has to read: prompts and solutions.
         seed: decides the weights of a model made by `init`.
 
@@ -99,7 +106,9 @@ def prepare(cfg: Config, folder: Path, *, texts: Iterable[str], seed: int) -> Pa
         ConfigError: neither `path` nor `init` is set. `DataError`: `path` cannot be used.
     """
     if cfg.path is not None:
-        return local_folder(cfg.path, trust_remote_code=cfg.trust_remote_code)
+        found = local_folder(cfg.path, trust_remote_code=cfg.trust_remote_code)
+        changes = cfg.rope.on
+        return rope.changed(cfg.rope, found, folder, trust_remote_code=cfg.trust_remote_code) if changes else found
     if cfg.init is None:
         raise ConfigError("model.path", "there is no model to start from", fix="set model.path or model.init")
     if cfg.tokenizer == "char":
@@ -111,6 +120,8 @@ def prepare(cfg: Config, folder: Path, *, texts: Iterable[str], seed: int) -> Pa
     ids = tokenizer.get_vocab()
     vocabulary = tiny.Vocabulary(size=len(ids), eos=ids[tokenizers.EOS], pad=ids[tokenizers.PAD])
     model = tiny.build_model(cfg.init, vocabulary=vocabulary, max_positions=cfg.max_positions, seed=seed)
+    if cfg.rope.on:
+        rope.apply(cfg.rope, model.config)
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
