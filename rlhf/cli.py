@@ -103,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--out", type=Path, help="write the numbers as JSON")
     note = "measure the process reward model instead: how well it finds the first wrong step of labelled solutions"
-    sub.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
+    other = sub.add_mutually_exclusive_group()
+    other.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
+    note = "also fit a temperature to the confidence of the sampled answers, and say what it mends"
+    other.add_argument("--calibrate", action="store_true", help=note)
     sub = verb("report", _report, "write report.html of a run, finished or not")
     sub.add_argument("run", type=Path)
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
@@ -202,12 +205,14 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import measure, processbench
+    from rlhf.loops import calibrate, measure, processbench
 
     if arguments.process:
         processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
-    else:
-        measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
+        return
+    results = measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
+    if arguments.calibrate:
+        calibrate.show(results, out=arguments.out)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Rotary positions for longer contexts: another base, or interpolated positions, in the config that a model is saved by.
+"""Rotary positions for longer contexts: another base, or interpolated positions, in the config of the model.
 
 A pair j of d dimensions turns by m b^(-2j/d) at position m (RoPE, Su et al. 2021, arXiv 2104.09864). To read further
 than a model was trained to, either

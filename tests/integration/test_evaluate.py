@@ -41,6 +41,15 @@ def test_evaluate_a_run_and_a_config(shell: Shell, finished: Path, tmp_path: Pat
     assert {**strict_json(tmp_path / "config.json"), "step": 12} == found
 
 
+def test_a_temperature_is_fitted_on_request(shell: Shell, finished: Path, tmp_path: Path) -> None:
+    done = shell.run("evaluate", finished, "--calibrate", "--out", tmp_path / "found.json", cwd=tmp_path).ok()
+    found = strict_json(tmp_path / "found.json")
+    assert found["step"] == 12 and "confidence, before and after a temperature" in done.stdout
+    for name in ("temperature", "calibration_error/before", "calibration_error/after", "nll/after", "brier/after"):
+        low, mean, high = (found[f"calibration/sums/sequence/{name}/{key}"] for key in ("low", "mean", "high"))
+        assert low <= high and mean >= 0, name
+
+
 def test_a_run_of_one_stage_measures_where_it_started(shell: Shell, tmp_path: Path) -> None:
     config = write_config(tmp_path, tree() | {"stages": ["sft"]})
     shell.run("train", config, "sft.steps=3", cwd=tmp_path).ok()

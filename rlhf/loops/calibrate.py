@@ -1,0 +1,143 @@
+"""`rlhf evaluate TARGET --calibrate`: does confidence say how often an answer is right, and does a temperature help?
+
+Two confidences of every sampled and graded answer are looked at: the one that its text states, where a `refusal` reward
+reads it, and the geometric mean of its tokens' probabilities under the sampler (length-normalised sequence probability,
+Malinin and Gales 2021, arXiv 2002.07650). Numbers before are of the confidences as they are. Numbers after are of
+prompts that the temperature was not fitted to: each half of the prompts is scaled by what fits the other half. The
+temperature that is named, for use elsewhere, is fitted to all of them. Formulas: `rlhf.report.temperature`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rewards.refusal import reported
+from rewards.rubric import verified
+from rlhf.core.run_folder import write_whole
+from rlhf.core.seeding import derive_seed
+from rlhf.core.types import Group, RewardOut, Trajectory, Verdict
+from rlhf.loops.evaluate import Result
+from rlhf.report import calibration, temperature
+from rlhf.report.stats import Interval
+
+ESTIMATORS = {
+    "calibration_error": calibration.expected_calibration_error,
+    "brier": calibration.brier_score,
+    "nll": temperature.negative_log_likelihood,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """One kind of confidence on one task."""
+
+    answers: int
+    temperature: Interval
+    before: Mapping[str, Interval]
+    """By the names of `ESTIMATORS`."""
+    after: Mapping[str, Interval]
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """Flat names: `…/temperature/mean`, `…/calibration_error/before/low`."""
+        found = {"temperature": self.temperature}
+        for when, numbers in (("before", self.before), ("after", self.after)):
+            found |= {f"{name}/{when}": interval for name, interval in numbers.items()}
+        out: dict[str, float] = {}
+        for name, each in found.items():
+            bounds = {"mean": each.mean, "low": each.low, "high": each.high}
+            out |= {f"{prefix}/{name}/{key}": value for key, value in bounds.items()}
+        return out
+
+
+def measure(groups: Sequence[Group]) -> dict[str, Calibration]:
+    """By the kind of confidence; without those that no answer has."""
+    found = {"stated": list(_answers(groups, _stated)), "sequence": list(_answers(groups, _sequence))}
+    out = {name: _calibration(name, answers) for name, answers in found.items() if answers}
+    return {name: each for name, each in out.items() if each is not None}
+
+
+def show(results: Sequence[Result], *, out: Path | None) -> dict[str, dict[str, Calibration]]:
+    """Print a table per task, and add the numbers to those of the evaluation.
+
+    Args:
+        results: of `rlhf.loops.measure.evaluate`.
+        out: the file that it has written.
+
+    Returns:
+        By task and kind of confidence.
+    """
+    console = Console()
+    found = {result.task: measure(result.groups) for result in results}
+    for task, kinds in found.items():
+        title = f"{task}: confidence, before and after a temperature"
+        table = Table("confidence", "temperature", "answers", title=title, title_justify="left")
+        for name in ESTIMATORS:
+            table.add_column(f"{name.replace('_', ' ')} before → after")
+        for kind, each in kinds.items():
+            pairs = [f"{_shown(each.before[name])} → {_shown(each.after[name])}" for name in ESTIMATORS]
+            table.add_row(kind, _shown(each.temperature), str(each.answers), *pairs)
+        console.print(table)
+    if out is not None:
+        numbers = json.loads(out.read_text(encoding="utf-8"))
+        for task, kinds in found.items():
+            for kind, each in kinds.items():
+                numbers |= each.values(f"calibration/{task}/{kind}")
+        write_whole(out, json.dumps(numbers, indent=1))
+    return found
+
+
+Confidence = Callable[[Trajectory, RewardOut], float | None]
+"""Of a graded answer; None where it has none."""
+Answer = tuple[float, bool, int]
+"""Confidence, whether the answer is right, and the place of its prompt."""
+
+
+def _answers(groups: Sequence[Group], confidence: Confidence) -> Iterator[Answer]:
+    for place, group in enumerate(groups):
+        for trajectory, out in zip(group.trajectories, group.rewards, strict=True):
+            if not verified(out) or out.verdict is Verdict.REFUSED or reported(out, "refused"):
+                continue
+            if (p := confidence(trajectory, out)) is not None:
+                yield p, out.verdict is Verdict.CORRECT, place
+
+
+def _stated(trajectory: Trajectory, out: RewardOut) -> float | None:
+    return reported(out, "confidence")
+
+
+def _sequence(trajectory: Trajectory, out: RewardOut) -> float | None:
+    logprobs = trajectory.logprobs
+    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
+
+
+def _calibration(name: str, answers: Sequence[Answer]) -> Calibration | None:
+    confidence, right, prompt = (list(column) for column in zip(*answers, strict=True))
+    seed = derive_seed(0, "calibrate", name)
+    found = temperature.fitted(confidence, right, prompt, seed=seed)
+    if found is None:
+        return None
+
+    def numbers(values: Sequence[float]) -> dict[str, Interval]:
+        each = {
+            key: calibration.estimate(estimator, confidence=values, right=right, prompt=prompt, seed=seed)
+            for key, estimator in ESTIMATORS.items()
+        }
+        return {key: interval for key, interval in each.items() if interval is not None}
+
+    return Calibration(
+        answers=len(answers),
+        temperature=found.temperature,
+        before=numbers(confidence),
+        after=numbers(found.held_out.tolist()),
+    )
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
