@@ -18,8 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rewards.refusal import reported
-from rewards.rubric import verified
+from rlhf.core.outcomes import reported, verified
 from rlhf.core.run_folder import write_whole
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, RewardOut, Trajectory, Verdict
