@@ -117,6 +117,18 @@ def _parser() -> argparse.ArgumentParser:
     note = "smallest mean gap to look for causes of, in nats per token (default 0.01)"
     sub.add_argument("--above", type=float, default=0.01, metavar="GAP", help=note)
     _lab(verb)
+    _studies(verb)
+    _models(verb)
+    sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
+    sub.add_argument("config", type=Path, nargs="?")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    verb("tasks", _tasks, "list the tasks that ship, with their keys")
+    verb("components", _components, "list every component that ships, by slot")
+    return parser
+
+
+def _studies(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """What looks at several runs."""
     sub = verb("sweep", _sweep, "run an ablation: arms by seeds, in parallel, to a verdict; continues where it stopped")
     sub.add_argument("file", type=Path, metavar="FILE")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="keys of FILE; set.KEY=value for every run")
@@ -132,13 +144,6 @@ def _parser() -> argparse.ArgumentParser:
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
-    _models(verb)
-    sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
-    sub.add_argument("config", type=Path, nargs="?")
-    sub.add_argument("overrides", nargs="*", metavar="key=value")
-    verb("tasks", _tasks, "list the tasks that ship, with their keys")
-    verb("components", _components, "list every component that ships, by slot")
-    return parser
 
 
 def _models(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
