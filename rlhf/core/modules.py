@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class LossModule(Protocol):
     """A file in `rlhf/losses`. The three small functions say what the loss needs before anything runs; a loss that
-    trains a critic also says `HEAD = Head.VALUES`, and is given `ValuesOut`."""
+    trains a critic also says `HEAD = Head.VALUES`, and is given `ValuesOut`; one that wants to know more of answers
+    than that they are to be learnt says so, for example `LABELS = Labels.PAIRS`."""
 
     Config: type[Any]
 
@@ -103,7 +104,8 @@ class Example(Protocol):
 
 
 class ExamplesModule(Protocol):
-    """A file in `rlhf/data/examples`: what a row of a dataset means, and which samples it becomes."""
+    """A file in `rlhf/data/examples`: what a row of a dataset means, and which samples it becomes. `LABELS`, where
+    there is one, says what is known of them."""
 
     Config: type[Any]
 

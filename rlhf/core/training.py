@@ -37,6 +37,9 @@ class Sample:
     they stay in one micro-batch, in the order in which they were given. None: each is a unit by itself."""
     label: float | None = None
     """What is known of the whole answer: 1 for the better one of a pair and 0 for the other, or 1 good and 0 bad."""
+    anchor: float | None = None
+    """What the loss holds the whole answer against: by how much the better one of a pair should win, or how far the
+    policy has moved from the reference on answers to other questions (`Stream.KL`)."""
     advantages: tuple[float, ...] | None = None
     old_logprobs: tuple[float, ...] | None = None
     """Trainer's log-probs under the weights that the update starts from."""
@@ -100,6 +103,8 @@ class Batch:
     """int64, rising: the unit that a sequence belongs to, counted from 0."""
     labels_S: Tensor | None = None
     """float32"""
+    anchors_S: Tensor | None = None
+    """float32"""
     advantages_T: Tensor | None = None
     old_logprobs_T: Tensor | None = None
     """None while a batch is used for one update only: "old" is then the current policy, detached."""
@@ -136,6 +141,7 @@ class Batch:
             target_counts_S=self.target_counts_S.to(device),
             unit_S=self.unit_S.to(device),
             labels_S=moved(self.labels_S),
+            anchors_S=moved(self.anchors_S),
             advantages_T=moved(self.advantages_T),
             old_logprobs_T=moved(self.old_logprobs_T),
             rollout_logprobs_T=moved(self.rollout_logprobs_T),
@@ -191,6 +197,19 @@ class ValuesOut:
     the log-odds that the tokens before it, a step's last, end a good step."""
 
 
+class Labels(StrEnum):
+    """What is known of the answers that a supervised stage learns from. A loss and its examples agree on it."""
+
+    NONE = "none"
+    """Every answer is to be learnt."""
+    PAIRS = "pairs"
+    """Of two answers to a question, which is the better one."""
+    JUDGED = "judged"
+    """Whether an answer is good or bad. Pairs say that too."""
+    STEPS = "steps"
+    """How good each step of an answer is."""
+
+
 class Denominator(StrEnum):
     """What a loss sum is divided by. Counts are global: over all micro-batches and ranks of one update."""
 
@@ -212,6 +231,9 @@ class Stream(StrEnum):
     ROLLOUT_LOGPROBS = "rollout_logprobs"
     REF_LOGPROBS = "ref_logprobs"
     """Brings a reference model to life."""
+    KL = "kl"
+    """No numbers per token, but one for a whole update, in `anchors_S`: the KL from the policy to the reference, as
+    answers to other questions show it."""
     ENTROPY = "entropy"
     """The entropy with its gradient, for a bonus."""
     VALUES = "values"

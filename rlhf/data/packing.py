@@ -141,7 +141,8 @@ def _batch(units: list[_Unit]) -> Batch:
         sequence_T=tensor(np.repeat(np.arange(len(samples)), counts)),
         target_counts_S=tensor(counts.astype(np.float32)),
         unit_S=tensor(np.repeat(np.arange(len(units)), [len(unit) for unit in units])),
-        labels_S=_labels(samples),
+        labels_S=_of_samples(samples, lambda s: s.label),
+        anchors_S=_of_samples(samples, lambda s: s.anchor),
         advantages_T=stream(lambda s: s.advantages),
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),
@@ -154,10 +155,10 @@ def _batch(units: list[_Unit]) -> Batch:
     )
 
 
-def _labels(samples: list[Sample]) -> Tensor | None:
-    labels = [sample.label for sample in samples if sample.label is not None]
-    assert len(labels) in (0, len(samples)), "all samples of an update have labels, or none"
-    return torch.tensor(labels, dtype=torch.float32) if labels else None
+def _of_samples(samples: list[Sample], of: Callable[[Sample], float | None]) -> Tensor | None:
+    found = [number for sample in samples if (number := of(sample)) is not None]
+    assert len(found) in (0, len(samples)), "all samples of an update have labels and anchors, or none"
+    return torch.tensor(found, dtype=torch.float32) if found else None
 
 
 @dataclass(slots=True)

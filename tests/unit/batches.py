@@ -76,6 +76,7 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
         return torch.tensor(flat, dtype=dtype)
 
     labels = [sample.label for sample in samples if sample.label is not None]
+    anchors = [sample.anchor for sample in samples if sample.anchor is not None]
     sequence_T = torch.tensor(sequence, dtype=torch.int64)
     return Batch(
         ids=tuple(sample.id for sample in samples),
@@ -88,6 +89,7 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
         target_counts_S=sequence_T.bincount(minlength=len(samples)).float(),
         unit_S=_units(samples),
         labels_S=torch.tensor(labels, dtype=dtype) if labels else None,
+        anchors_S=torch.tensor(anchors, dtype=dtype) if anchors else None,
         advantages_T=stream(lambda s: s.advantages),
         old_logprobs_T=stream(lambda s: s.old_logprobs),
         rollout_logprobs_T=stream(lambda s: s.rollout_logprobs),

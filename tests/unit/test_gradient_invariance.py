@@ -2,7 +2,7 @@
 
 Every loss in `rlhf/losses`, found there, with every aggregate and every option below that its Config has: the sum over
 micro-batches, divided once by the global count, against one batch of all sequences. Means of micro-batch means would
-fail here.
+fail here. Losses that compare answers with each other have their cases in `pair_cases`, for `test_pair_invariance`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, cast
 
+import pair_cases
 import pytest
 import torch
 import torch.distributed as dist
@@ -90,7 +91,8 @@ def cases_of(name: str) -> Iterator[Case]:
         yield Case(f"{name}-plain", module, module.Config())
 
 
-CASES = [case for name in component.names("rlhf.losses") for case in cases_of(name)]
+COMPARING = {case.module.__name__.rsplit(".", 1)[-1] for case in pair_cases.ALL}
+CASES = [case for name in component.names("rlhf.losses") if name not in COMPARING for case in cases_of(name)]
 
 
 def make_samples(*, with_old: bool) -> list[Sample]:
@@ -261,4 +263,4 @@ def test_options_are_tried() -> None:
     """An option that no loss has any more is a misspelt one."""
     tried = {case.name.rpartition("-")[2] for case in CASES}
     assert tried == set(OPTIONS)
-    assert {case.name.split("-")[0] for case in CASES} == set(component.names("rlhf.losses"))
+    assert {case.name.split("-")[0] for case in CASES} | COMPARING == set(component.names("rlhf.losses"))

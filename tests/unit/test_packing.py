@@ -160,6 +160,13 @@ def test_a_batch_moves_with_all_its_streams() -> None:
     assert len(moved) == 10 and all(value.is_meta for value in moved)
 
 
+def test_anchors_stand_beside_labels() -> None:
+    (batch,) = pack([replace(s, anchor=n + 0.5) for n, s in enumerate(paired("a"))], token_budget=99)
+    assert batch.anchors_S is not None and batch.anchors_S.tolist() == [0.5, 1.5]
+    with pytest.raises(AssertionError, match="labels and anchors"):
+        pack([LONG, replace(SHORT, anchor=0.5)], token_budget=99)
+
+
 def paired(*names: str, size: int = 3) -> list[Sample]:
     """Both answers of every pair; the better one comes first."""
     return [
