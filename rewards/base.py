@@ -49,6 +49,8 @@ class Awaited:
     """A model that a stage of the run trains, and what asks it then."""
 
     stage: str
+    loss: str
+    """Name of the loss that trains it, which its folder has too."""
     asking: Callable[[Path], RewardConfig]
     """The same reward, with the model in a folder."""
 

@@ -134,7 +134,7 @@ class Config(base.RewardConfig):
 
     @property
     def awaits(self) -> base.Awaited | None:
-        return base.Awaited(stage=self.stage, asking=self.asking) if self.stage else None
+        return base.Awaited(stage=self.stage, loss="prm", asking=self.asking) if self.stage else None
 
     def asking(self, model: Path) -> Config:
         """The same reward, with the model in a folder."""

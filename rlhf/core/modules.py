@@ -87,11 +87,12 @@ class Continuer(Protocol):
 class BuilderModule(Protocol):
     """A file in `rlhf/data/build`: makes rows of a dataset. `CONTINUES` says whether it samples from the middle of
     answers, which takes room for twice `sampling.max_tokens`; `WHOLE_GROUPS` whether it is given every sample of a
-    prompt, and not those that were selected."""
+    prompt, and not those that were selected; `WRONG_TOO` whether it needs wrong answers beside right ones."""
 
     Config: type[Any]
     CONTINUES: bool
     WHOLE_GROUPS: bool
+    WRONG_TOO: bool
 
     async def build(self, groups: Sequence[Group], cfg: Any, continuer: Continuer) -> list[dict[str, Json]]: ...
 

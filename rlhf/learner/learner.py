@@ -29,6 +29,7 @@ from rlhf.core.training import (
     Batch,
     ForwardOut,
     Head,
+    Labels,
     Span,
     Stream,
     TensorMeta,
@@ -79,6 +80,11 @@ def guessed(loss: Component | None) -> float:
     """How much of its own guesses a model reads for a loss (`rlhf.core.modules.GuessingLossModule`)."""
     wants = loss is not None and hasattr(loss.module, "guessed")
     return loss.module.guessed(loss.config) if loss is not None and wants else 0.0
+
+
+def labels(loss: Component) -> Labels:
+    """What a loss has to know of the answers that it learns from."""
+    return getattr(loss.module, "LABELS", Labels.NONE)
 
 
 class Learner:

@@ -17,7 +17,7 @@ from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Mean, Metric, mean_of, merge
 from rlhf.core.protocols import LearnerHandle
-from rlhf.core.training import Head, Sample
+from rlhf.core.training import Head, Labels, Sample
 from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
 from rlhf.learner import learner
@@ -32,8 +32,9 @@ class CriticConfig:
     """The critic, where the advantages need one."""
 
     path: str | None = None
-    """Model to start from, folder or hub id: a token classifier with one label (a reward model, an earlier critic) or a
-    policy; null is the policy's weights at the start of the stage."""
+    """Model to start from: a folder or hub id of a token classifier with one label (a reward model, an earlier critic)
+    or a policy, or an earlier stage of the run that trains a reward model; null is the policy's weights at the start of
+    the stage."""
     loss: Component = slot("rlhf.losses", "value")
     """What it minimises."""
     learner: learner.Config = field(default_factory=learner.Config)
@@ -43,6 +44,7 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         check_head("loss", self.loss, Head.VALUES)
+        check_unlabelled("loss", self.loss)
         if self.warmup_steps < 0:
             raise ConfigError("warmup_steps", f"{self.warmup_steps} is negative", fix="use 0 or more")
 
@@ -59,10 +61,21 @@ def check_head(where: str, loss: Component, head: Head) -> None:
         raise ConfigError(where, f"'{loss.name}' trains {what}", fix=fix)
 
 
+def check_unlabelled(where: str, loss: Component) -> None:
+    """Refuse a loss that learns from labelled answers where answers are sampled and graded.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if learner.labels(loss) is not Labels.NONE:
+        problem = f"'{loss.name}' learns from answers of which it is known how good they are"
+        raise ConfigError(where, problem, fix="use it in a stage with loop: offline")
+
+
 async def start(cfg: CriticConfig, stage: Stage, *, total_updates: int) -> None:
     """Make the stage's critic, where the stage's progress stands."""
     request = LearnerRequest(cfg.loss, cfg.learner, stage.sampling, total_updates)
-    stage.critic = await stage.spawn_critic(request, cfg.path)
+    stage.critic = await stage.spawn_critic(request, cfg.path, stage.second)
     if stage.progress.stage_step:
         await stage.critic.load(stage.saved_critic)
 

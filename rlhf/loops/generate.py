@@ -63,6 +63,9 @@ class Config:
         if self.build.module.WHOLE_GROUPS and (self.select != "all" or self.max_per_prompt):
             problem = f"'{self.build.name}' counts every sample of a prompt, and a selection leaves some out"
             raise ConfigError("select", problem, fix="set select: all, and leave max_per_prompt at 0")
+        if self.build.module.WRONG_TOO and self.select != "all":
+            problem = f"leaves '{self.build.name}' only samples that are '{self.select}', and it needs wrong ones too"
+            raise ConfigError("select", problem, fix="use select: all")
         for name in ("steps", "prompts_per_step", "samples_per_prompt"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")

@@ -1,6 +1,6 @@
 """Makes the learners of a stage: from which weights each is opened. Called by the pipeline.
 
-The policy, and a critic or a process reward model, are opened from where the stage stands. Adapters are an exception:
+The policy, and a critic or a reward model, are opened from where the stage stands. Adapters are an exception:
 the model that they are put beside is the one that the stage started from, also in the middle of it, and what the
 checkpoint adds are the adapters. So a run that goes on computes with the same numbers as one that never stopped. The
 next stage opens the merged model; if it trains adapters too, they are new ones, beside that.
@@ -8,17 +8,15 @@ next stage opens the merged model; if it trains adapters too, they are new ones,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
-from rlhf.core.training import Head
-from rlhf.learner.learner import head
 from rlhf.loops.settings import Settings
 from rlhf.loops.setup import opened
-from rlhf.loops.stage import CRITIC, PRM, REFERENCE, LearnerRequest, Progress
+from rlhf.loops.stage import REFERENCE, LearnerRequest, Progress
 from rlhf.models import adapters, load
 from rlhf.runtime.roles import LearnerRole, Runtime
 
@@ -74,19 +72,24 @@ def reference(
 
 
 def critic(
-    settings: Settings, runtime: Runtime, folders: StageFolders, *, progress: Progress
-) -> Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]:
-    """Makes critics and process reward models, of the weights that a stage started from or of others; in the middle of
-    it of what lies beside them."""
+    settings: Settings, runtime: Runtime, folders: StageFolders, *, progress: Progress, models: Mapping[str, Path]
+) -> Callable[[LearnerRequest, str | None, str], Awaitable[LearnerHandle]]:
+    """Makes critics and reward models, of the weights that a stage started from or of others; in the middle of it of
+    what lies beside them.
 
-    def spawn(request: LearnerRequest, path: str | None) -> Awaitable[LearnerHandle]:
-        second = PRM if head(request.loss) is Head.STEPS else CRITIC
+    Args:
+        models: what stages have trained, by their names.
+    """
+
+    def spawn(request: LearnerRequest, path: str | None, second: str) -> Awaitable[LearnerHandle]:
         beside = folders.now / second if progress.stage_step else None
         if beside is not None and not _adds(request):
             source = Source(beside)
         else:
-            trusted = settings.model.trust_remote_code
-            start = folders.start if path is None else load.local_folder(path, trust_remote_code=trusted)
+            start = folders.start
+            if path is not None:
+                trusted = settings.model.trust_remote_code
+                start = models[path] if path in models else load.local_folder(path, trust_remote_code=trusted)
             source = Source(start, beside / adapters.FOLDER if beside is not None else None)
         versions = progress.critic_version, 0
         return runtime.learner(_role(settings, request, source, versions, names=(folders.name, second)))

@@ -5,14 +5,15 @@
     waits for   nothing
 
 What an example is (a worked solution, a pair, …) is up to a file in `rlhf/data/examples`, and what is learnt from it is
-up to the loss; in between, transforms (`rlhf/data/transforms`) may change samples each time that they are drawn. A
-batch is a number of examples, whatever their length; the learner packs them under its token budget. A loss that trains
-a process reward model leaves the policy alone: see `rlhf.loops.prm`.
+up to the loss; the two agree on what is known of answers. In between, transforms (`rlhf/data/transforms`) may change
+samples each time that they are drawn. A batch is a number of examples, whatever their length; the learner packs them
+under its token budget. A loss that compares with a reference gets one of the weights that the stage began with
+(`rlhf.loops.references`). A loss that trains a reward model leaves the policy alone: `rlhf.loops.beside`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,16 +24,19 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.modules import Example
-from rlhf.core.protocols import Task
+from rlhf.core.protocols import LearnerHandle, Task
 from rlhf.core.seeding import derive_seed
-from rlhf.core.training import Head, Sample
+from rlhf.core.training import Head, Labels, Sample, Stream
+from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.learner import learner
-from rlhf.loops import critic, prm, updates
-from rlhf.loops.prm import PrmConfig
+from rlhf.loops import beside, critic, held_out, references, updates
+from rlhf.loops.beside import RewardModelConfig
+from rlhf.loops.held_out import HeldOutConfig
 from rlhf.loops.prompts import ExampleStream, of_tasks
-from rlhf.loops.stage import LearnerRequest, Stage
+from rlhf.loops.references import References
+from rlhf.loops.stage import PRM, REWARD_MODEL, LearnerRequest, Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,8 +55,7 @@ class Config:
     batch_size: int = 64
     """Examples per update, global."""
     data: str = TASK
-    """`task` for the task's own examples, the name of an earlier generate stage, or a JSONL/Parquet path; for a process
-    reward model, solutions with step labels."""
+    """`task` for the task's own examples, the name of an earlier generate stage, or a JSONL/Parquet path."""
     examples: Component = slot("rlhf.data.examples", "solutions")
     """What the rows of the data are."""
     transforms: dict[str, Component] = slots("rlhf.data.transforms")
@@ -62,8 +65,11 @@ class Config:
     """
     loss: Component = slot("rlhf.losses", "ce")
     """What the learner minimises."""
-    prm: PrmConfig = field(default_factory=PrmConfig)
-    """With `loss.name: prm`: the process reward model."""
+    precompute_reference: bool = False
+    """Ask the reference about all answers once before training, so that its memory is free again, instead of with every
+    batch; for losses that compare with one."""
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 100
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -72,23 +78,46 @@ class Config:
         for name in ("steps", "batch_size"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
-        if not self.trains_prm:
+        if not self.beside:
             critic.check_head("loss", self.loss, Head.LOGITS)
+        _check_examples(self.loss, self.examples)
         if self.tasks and self.data != TASK:
             problem = f"chooses among the task's examples, but the stage learns from '{self.data}'"
             raise ConfigError("tasks", problem, fix=f"leave it empty, or set data: {TASK}")
         self._check_transforms()
+        self._check_reference()
 
     @property
-    def trains_prm(self) -> bool:
-        """Whether what learns is a process reward model, beside the policy."""
-        return learner.head(self.loss) is Head.STEPS
+    def beside(self) -> str:
+        """What learns beside the policy, as its folder in a checkpoint is called; empty where the policy learns."""
+        if learner.head(self.loss) is Head.STEPS:
+            return PRM
+        scores = learner.head(self.loss) is Head.VALUES and learner.labels(self.loss) is not Labels.NONE
+        return REWARD_MODEL if scores else ""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss looks at a reference model."""
+        return Stream.REF_LOGPROBS in self.loss.module.streams(self.loss.config)
+
+    def _check_reference(self) -> None:
+        if self.precompute_reference and not self.needs_reference:
+            problem = f"would ask a reference that '{self.loss.name}' does not look at"
+            raise ConfigError("precompute_reference", problem, fix="use false")
+        if self.precompute_reference and self.transforms:
+            problem = "would ask once about samples that transforms change every time"
+            raise ConfigError("precompute_reference", problem, fix="use false, or leave the transforms out")
+        if Stream.KL in self.loss.module.streams(self.loss.config) and self.batch_size < 2:
+            problem = f"{self.batch_size} question has no other one's answer to be given"
+            raise ConfigError(
+                "batch_size", problem, fix="use 2 or more; the more, the better is the estimate of the KL"
+            )
 
     def _check_transforms(self) -> None:
         declared = self.loss.module.streams(self.loss.config)
         for label, transform in self.transforms.items():
             missing = [s for s in transform.module.streams(transform.config) if s not in declared]
-            if self.trains_prm or missing:
+            if self.beside or missing:
                 where, lacks = f"transforms.{label}", ", ".join(missing) or "samples of a policy"
                 fix = "leave it out, or choose a loss that does"
                 raise ConfigError(where, f"changes {lacks}, which the loss '{self.loss.name}' does not use", fix=fix)
@@ -96,21 +125,35 @@ class Config:
 
 async def run(cfg: Config, stage: Stage) -> None:
     """Train for `cfg.steps` updates, from wherever the stage's progress stands."""
-    if cfg.trains_prm:
-        await prm.train(cfg, stage, data=None if cfg.data == TASK else _file(cfg, stage))
+    training, measured_on = _data(cfg, stage)
+    if cfg.beside:
+        await beside.train(cfg, stage, training=training, measured_on=measured_on)
         return
+    examples = ExampleStream(training, seed=stage.seed, name=stage.name)
+
+    def units(drawn: Sequence[Example]) -> list[list[Sample]]:
+        return [_render(cfg, example, stage.tokenizer) for example in drawn]
+
+    def draws() -> Iterator[list[list[Sample]]]:
+        for step in range(cfg.steps):
+            yield units(examples.take(step * cfg.batch_size, cfg.batch_size))
+        yield units(measured_on)
+
+    reference = await references.start(cfg, stage, draws)
     trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
     sync = await stage.start(trained)
-    examples = ExampleStream(_dataset(cfg, stage), seed=stage.seed, name=stage.name)
     for _ in stage.steps(cfg.steps):
         with stage.phase("data"):
-            drawn = examples.take(stage.progress.cursor, cfg.batch_size)
-            samples = [sample for example in drawn for sample in _render(cfg, example, stage.tokenizer)]
-            samples = [_transformed(cfg, sample, stage) for sample in samples]
+            drawn = units(examples.take(stage.progress.cursor, cfg.batch_size))
+            drawn = [[_transformed(cfg, sample, stage) for sample in unit] for unit in drawn]
             stage.progress.cursor += cfg.batch_size
-            batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
+        with stage.phase("ref"):
+            samples = await reference.completed(drawn, policy=trained)
+        batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
         stage.progress.version = stats.version
+        if measured_on and held_out.due(cfg, stage):
+            await _measure(cfg, stage, units(measured_on), reference, trained)
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
@@ -120,9 +163,7 @@ def given(cfg: Config, task: Task) -> list[Example]:
     Raises:
         DataError: nothing.
     """
-    module = cfg.examples.module
-    offered = [module.given(prompt, cfg.examples.config) for prompt in of_tasks(task.train(), cfg.tasks)]
-    found = [example for example in offered if example is not None]
+    found = _of_prompts(cfg, task.train())
     if not found:
         fix = "use a dataset that has them, or start with an online stage"
         raise DataError("task", f"has no {cfg.examples.name} to learn from", fix=fix)
@@ -144,27 +185,77 @@ def source(cfg: Config, stages: Collection[str]) -> str | None:
     return None if cfg.data in (TASK, *stages) else cfg.data
 
 
-def measured_on(cfg: Config) -> str | None:
-    """The file or hub id that a process reward model is measured on; None where it is the task."""
-    return cfg.prm.held_out if cfg.trains_prm else None
-
-
 def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     """What one step does, for `rlhf plan`."""
-    return {
-        "updates": f"{cfg.batch_size} samples per optimizer update, packed into micro-batches of at most"
+    what = "pairs" if learner.labels(cfg.loss) is Labels.PAIRS else "samples"
+    told = {
+        "updates": f"{cfg.batch_size} {what} per optimizer update, packed into micro-batches of at most"
         f" {cfg.learner.micro_batch_tokens} tokens",
-        "in all": f"{cfg.steps} updates = {cfg.steps * cfg.batch_size} samples",
+        "in all": f"{cfg.steps} updates = {cfg.steps * cfg.batch_size} {what}",
     }
+    if cfg.needs_reference:
+        when = "once before training" if cfg.precompute_reference else "with every update"
+        told["reference"] = f"the weights that the stage begins with, asked {when}"
+    return told
+
+
+def _check_examples(loss: Component, examples: Component) -> None:
+    """Refuse examples that do not say of answers what a loss wants to know, or say what it does not look at."""
+    wanted, known = learner.labels(loss), getattr(examples.module, "LABELS", Labels.NONE)
+    if known is wanted or (wanted is Labels.JUDGED and known is Labels.PAIRS):
+        return
+    names = {Labels.NONE: "solutions", Labels.PAIRS: "pairs", Labels.JUDGED: "judged", Labels.STEPS: "steps"}
+    needs = {
+        Labels.NONE: "learns every answer",
+        Labels.PAIRS: "compares two answers to a question",
+        Labels.JUDGED: "learns from answers that are good or bad",
+        Labels.STEPS: "learns how good the steps of an answer are",
+    }
+    problem = f"'{examples.name}' does not fit the loss '{loss.name}', which {needs[wanted]}"
+    raise ConfigError("examples.name", problem, fix=f"set examples.name={names[wanted]}, or choose another loss")
+
+
+def _data(cfg: Config, stage: Stage) -> tuple[Sequence[Example], Sequence[Example]]:
+    """What to learn from, and what to measure on."""
+    training, measured_on = _dataset(cfg, stage), list[Example]()
+    own = cfg.held_out
+    if own.path is not None:
+        measured_on = _read(cfg, own.path, where=f"{stage.name}.held_out.path", name=f"{stage.name}-held-out")
+    elif own.set_aside:
+        training, measured_on = held_out.split(training, count=own.set_aside, where=f"{stage.name}.data")
+    elif learner.labels(cfg.loss) is not Labels.NONE:
+        measured_on = _of_prompts(cfg, stage.task.held_out())
+    return training, measured_on[: own.most]
 
 
 def _dataset(cfg: Config, stage: Stage) -> Sequence[Example]:
     if cfg.data == TASK:
         return given(cfg, stage.task)
-    name = _file(cfg, stage)
-    rows = sources.rows(name, split="train", where=f"{stage.name}.data")
+    return _read(cfg, _file(cfg, stage), where=f"{stage.name}.data", name=stage.name)
+
+
+def _read(cfg: Config, source: str, *, where: str, name: str) -> list[Example]:
+    """The examples of a file or hub dataset."""
     read = partial(cfg.examples.module.read, cfg=cfg.examples.config)
-    return [read(row, where=f"{name}, row {n}", name=f"{stage.name}-{n}") for n, row in enumerate(rows, start=1)]
+    rows = enumerate(sources.rows(source, split="train", where=where), start=1)
+    return [read(row, where=f"{source}, row {n}", name=f"{name}-{n}") for n, row in rows]
+
+
+def _of_prompts(cfg: Config, prompts: Sequence[Prompt]) -> list[Example]:
+    """What a task gives with prompts."""
+    given = cfg.examples.module.given
+    offered = [given(prompt, cfg.examples.config) for prompt in of_tasks(prompts, cfg.tasks)]
+    return [example for example in offered if example is not None]
+
+
+async def _measure(
+    cfg: Config, stage: Stage, units: Sequence[Sequence[Sample]], reference: References, trained: LearnerHandle
+) -> None:
+    with stage.phase("eval"):
+        samples = await reference.completed(units, policy=trained)
+        budget = cfg.learner.micro_batch_tokens
+        found = await held_out.measure(cfg.loss, samples, learner=trained, token_budget=budget, name=stage.name)
+    stage.recorder.add(found)
 
 
 def _render(cfg: Config, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:

@@ -71,6 +71,7 @@ class Config:
 
     def __post_init__(self) -> None:
         critic.check_head("loss", self.loss, Head.LOGITS)
+        critic.check_unlabelled("loss", self.loss)
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "epochs", "minibatches"):
             if vars(self)[name] < 1:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")

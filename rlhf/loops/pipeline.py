@@ -259,7 +259,7 @@ async def run_stage(
         engine=await runtime.engine(setup.engine(settings, now.weights)),
         spawn_learner=learners.learner(settings, runtime, folders, progress=progress),
         spawn_reference=learners.reference(settings, runtime, folders, progress=progress),
-        spawn_critic=learners.critic(settings, runtime, folders, progress=progress),
+        spawn_critic=learners.critic(settings, runtime, folders, progress=progress, models=models),
         make_sync=runtime.sync,
         folder=folder,
         recorder=recorder,

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.core.errors import ConfigError
+from rlhf.core.training import Labels
 from rlhf.learner import optimizer
 from rlhf.learner.backends import deepspeed_backend
+from rlhf.learner.learner import labels
 from rlhf.loops import generate, offline, online
 from rlhf.loops.settings import Settings, StageSettings
 from rlhf.models import adapters
@@ -115,22 +117,25 @@ def rank(
     if isinstance(cfg, generate.Config):
         return memory.owned("learner", memory.frozen(shape, each, zero))
     if isinstance(cfg, offline.Config):
-        longest, samples = lengths.solution_max, cfg.batch_size
+        answers = 2 if labels(cfg.loss) is Labels.PAIRS else 1
+        longest, samples = lengths.solution_max, answers * cfg.batch_size
     else:
         longest = lengths.prompt_max + settings.sampling.max_tokens
         samples = -(-cfg.prompts_per_step * cfg.samples_per_prompt // cfg.minibatches)
     # Ranks share the samples of an update, and a pass holds no more of them than there are.
     held = longest * -(-samples // ranks)
     training = replace(_training(stage, shape, held, longest, ranks, device), trained=trained.get(stage.name))
-    if isinstance(cfg, offline.Config) and cfg.trains_prm:
+    if isinstance(cfg, offline.Config) and cfg.beside:
         parts = memory.owned("policy", memory.frozen(shape, each, zero))
-        return parts + memory.owned("prm", memory.learner(shape, training, values=True))
+        return parts + memory.owned(cfg.beside, memory.learner(shape, training, values=True))
     parts = memory.owned("learner", memory.learner(shape, training))
     if isinstance(cfg, online.Config) and cfg.needs_reference:
         if cfg.reference.every:
             parts += memory.owned("reference", memory.frozen(shape, memory.FLOAT32, zero))
         elif not adapters.adds(cfg.learner.trainable):
             parts += memory.owned("reference", memory.frozen(shape, each, zero))
+    if isinstance(cfg, offline.Config) and cfg.needs_reference and not cfg.precompute_reference:
+        parts += memory.owned("reference", memory.frozen(shape, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:
         like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
         training = _training(like, shape, held, longest, ranks, device)

@@ -1,9 +1,9 @@
 """`rlhf evaluate TARGET --process FILE …`: how well a process reward model finds the first wrong step of solutions.
 
 Each file is a subset, named after itself, in the record format of ProcessBench (Zheng et al. 2024, arXiv 2412.06559) or
-another that `rlhf.data.steps` reads. The threshold is chosen on the subset `gsm8k`, as the benchmark does, or on the
-first one where there is none; the numbers of that subset are then those of the best threshold for it. The model is that
-of the reward `process` of a config, or the one that a run has trained.
+another that `rlhf.data.examples.steps` reads. The threshold is chosen on the subset `gsm8k`, as the benchmark does, or
+on the first one where there is none; the numbers of that subset are then those of the best threshold for it. The model
+is that of the reward `process` of a config, or the one that a run has trained.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from rewards import process
 from rewards.process import Unscored
 from rlhf.core.errors import ConfigError
 from rlhf.core.run_folder import RunFolder, write_whole
-from rlhf.loops import pipeline, prm, settings, setup
+from rlhf.data import sources
+from rlhf.data.examples import steps
+from rlhf.data.examples.steps import Solution
+from rlhf.loops import pipeline, settings, setup
 from rlhf.loops.settings import Experiment
+from rlhf.loops.stage import PRM
 from rlhf.report import first_error
 from rlhf.report.first_error import FirstError, Scored
 
@@ -77,7 +81,7 @@ def measure(cfg: process.Config, files: Sequence[Path]) -> Measured:
     for file in files:
         if file.stem in scored:
             raise ConfigError("--process", f"two files are called '{file.stem}'", fix="rename one of them")
-        solutions = prm.read_file(str(file), where="--process", name=file.stem)
+        solutions = _solutions(file)
         scores = process.step_scores([process.answer(s.prompt, s.steps) for s in solutions], cfg)
         pairs = list(zip(solutions, scores, strict=True))
         scored[file.stem] = [
@@ -104,13 +108,19 @@ def show(found: Measured, *, of: str) -> None:
     Console().print(table)
 
 
+def _solutions(file: Path) -> list[Solution]:
+    rows = enumerate(sources.rows(str(file), split="train", where="--process"), start=1)
+    return [steps.read(row, steps.Config(), where=f"{file}, row {n}", name=f"{file.stem}-{n}") for n, row in rows]
+
+
 def _reward(experiment: Experiment, folder: RunFolder | None) -> process.Config:
     """The reward whose model is measured."""
     configs = [c.config for c in experiment.settings.rewards.values() if isinstance(c.config, process.Config)]
     models: dict[str, Path] = {}
     if folder is not None:
         now = pipeline.standing(folder, folder.model)
-        models = setup.reward_models(experiment, now.progress, folder.checkpoints)
+        trained = setup.reward_models(experiment, now.progress, folder.checkpoints)
+        models = {stage: model for stage, model in trained.items() if model.name == PRM}
     for cfg in configs:
         if not cfg.stage:
             return cfg

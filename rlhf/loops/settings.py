@@ -23,7 +23,7 @@ from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
 from rlhf.data.build import boundary, step_labels
 from rlhf.loops import evaluate, generate, offline, online
-from rlhf.loops.stage import CheckpointConfig
+from rlhf.loops.stage import REWARD_MODEL, CheckpointConfig
 from rlhf.models import load
 from rlhf.runtime import ray
 from rlhf.tasks import mix
@@ -145,6 +145,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     _check_order(stages)
     _check_trained(settings, stages)
     _check_consensus(settings, stages)
+    _check_critics(stages)
     _check_normalization(settings, stages)
     _check_tensor_parallel(settings)
     _check_turns(settings, stages)
@@ -200,9 +201,21 @@ def _check_consensus(settings: Settings, stages: Sequence[StageSettings]) -> Non
             raise ConfigError(where, problem, fix="give both the same separator")
 
 
-def trains_prm(stage: StageSettings) -> bool:
-    """Whether a stage trains a process reward model."""
-    return isinstance(stage.config, offline.Config) and stage.config.trains_prm
+def trained_beside(stage: StageSettings) -> str:
+    """The kind of model that a stage trains beside the policy, as its folder is called; empty for none."""
+    return stage.config.beside if isinstance(stage.config, offline.Config) else ""
+
+
+def _check_critics(stages: Sequence[StageSettings]) -> None:
+    """A critic that starts as a stage's reward model comes after that stage."""
+    for place, stage in enumerate(stages):
+        path = stage.config.critic.path if isinstance(stage.config, online.Config) else None
+        source = next((n for n, other in enumerate(stages) if other.name == path), None)
+        if source is None:
+            continue
+        if source >= place or trained_beside(stages[source]) != REWARD_MODEL:
+            problem = f"the stage '{path}' trains no reward model before '{stage.name}'"
+            raise ConfigError(f"{stage.name}.critic.path", problem, fix="reorder `stages`, or name a folder")
 
 
 def _check_trained(settings: Settings, stages: Sequence[StageSettings]) -> None:
@@ -212,11 +225,11 @@ def _check_trained(settings: Settings, stages: Sequence[StageSettings]) -> None:
         awaited = reward.config.awaits if isinstance(reward.config, RewardConfig) else None
         if awaited is None:
             continue
-        wanted = awaited.stage
-        where = f"rewards.{label}.stage"
-        if wanted not in names or not trains_prm(stages[names.index(wanted)]):
-            fix = did_you_mean(wanted, [stage.name for stage in stages if trains_prm(stage)])
-            raise ConfigError(where, f"no stage '{wanted}' of this run trains a process reward model", fix=fix)
+        wanted, kind, where = awaited.stage, awaited.loss, f"rewards.{label}.stage"
+        fitting = [stage.name for stage in stages if trained_beside(stage) == kind]
+        if wanted not in fitting:
+            problem = f"no stage '{wanted}' of this run trains a model with loss.name={kind}"
+            raise ConfigError(where, problem, fix=did_you_mean(wanted, fitting))
         early = [stage.name for stage in stages[: names.index(wanted)] if stage.loop == "online"]
         if early:
             raise ConfigError(

@@ -27,8 +27,8 @@ from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.loops import generate, offline
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
-from rlhf.loops.settings import Experiment, Settings, StageSettings, trains_prm
-from rlhf.loops.stage import PRM, Progress
+from rlhf.loops.settings import Experiment, Settings, StageSettings, trained_beside
+from rlhf.loops.stage import Progress
 from rlhf.models import load
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.roles import EngineRole, ModelFolder, Runtime, Site
@@ -155,9 +155,9 @@ def grader(settings: Settings, models: Mapping[str, Path] | None = None) -> Grad
 
 
 def reward_models(experiment: Experiment, progress: Progress, checkpoints: Path) -> dict[str, Path]:
-    """The process reward models of the stages that have ended, by the name of the stage."""
+    """The reward models, of answers or steps, of the stages that have ended, by the name of the stage."""
     ended = zip(experiment.stages, progress.stage_ends, strict=False)
-    return {s.name: checkpoints / f"step_{end}" / PRM for s, end in ended if trains_prm(s)}
+    return {s.name: checkpoints / f"step_{end}" / kind for s, end in ended if (kind := trained_beside(s))}
 
 
 def _asking(component: Component, models: Mapping[str, Path]) -> Component | None:
@@ -251,7 +251,7 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
     """One whole sample must fit a micro-batch."""
     if stage.loop == "online":
         longest = _longest_question(stage, shared) + settings.sampling.max_tokens
-    elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK and not trains_prm(stage):
+    elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK:
         longest = offline.longest(stage.config, offline.given(stage.config, shared.task), shared.tokenizer)
     else:
         return

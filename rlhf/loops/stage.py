@@ -31,6 +31,8 @@ PRM = "prm"
 """Folder of a checkpoint that holds a process reward model."""
 REFERENCE = "reference"
 """Folder of a checkpoint that holds a reference which follows the policy."""
+REWARD_MODEL = "reward_model"
+"""Folder of a checkpoint that holds a reward model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +108,9 @@ class Stage:
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A learner that does not train, with the weights that the stage started from, or if it moves, with those of the
     stage's newest checkpoint."""
-    spawn_critic: Callable[[LearnerRequest, str | None], Awaitable[LearnerHandle]]
-    """A critic, or a process reward model: that of the stage's newest checkpoint, or made of the model at a path, or of
-    the current weights."""
+    spawn_critic: Callable[[LearnerRequest, str | None, str], Awaitable[LearnerHandle]]
+    """A critic, or a reward model: that of the stage's newest checkpoint, in the folder that is named last, or made of
+    the model at a path, or that of a stage, or of the current weights."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder
@@ -124,7 +126,7 @@ class Stage:
     moving: LearnerHandle | None = None
     """The reference, where it follows the policy, so that checkpoints hold it."""
     critic: LearnerHandle | None = None
-    """A second model that learns in this stage: a critic, or a process reward model."""
+    """A second model that learns in this stage: a critic, or a reward model of answers or steps."""
     second: str = CRITIC
     """Folder of it in a checkpoint."""
     stop_before: int | None = None

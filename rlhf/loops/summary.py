@@ -49,7 +49,7 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     offline_configs = [(s.name, s.config) for s in experiment.stages if isinstance(s.config, offline.Config)]
     read = dict.fromkeys(settings.task.module.sources(settings.task.config), "task")
     read |= {found: f"{name}.data" for name, cfg in offline_configs if (found := offline.source(cfg, names))}
-    read |= {found: f"{name}.prm.held_out" for name, cfg in offline_configs if (found := offline.measured_on(cfg))}
+    read |= {found: f"{name}.held_out.path" for name, cfg in offline_configs if (found := cfg.held_out.path)}
     known = [(s.name, s.config.boundary.source) for s in experiment.stages if isinstance(s.config, online.Config)]
     read |= {found: f"{name}.boundary.source" for name, found in known if found and found not in names}
     return {

@@ -107,7 +107,8 @@ def adopt(source: RunFolder, target: RunFolder) -> None:
 
     Files that nobody changes any more are shared with the entry where the file system can.
     """
-    for log in source.logs():
+    kept = (*source.logs(), *sorted(source.data.glob("*.safetensors")))
+    for log in kept:
         place = target.path / log.relative_to(source.path)
         place.parent.mkdir(exist_ok=True)
         shutil.copyfile(log, place)

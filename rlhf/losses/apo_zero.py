@@ -51,5 +51,5 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     chosen_B, rejected_B = cfg.beta * found.chosen.ratio_B, cfg.beta * found.rejected.ratio_B
     # 1 - sigmoid(x), without the cancellation.
     loss_B = (-chosen_B).sigmoid() + rejected_B.sigmoid()
-    metrics = pairs.measure({"apo_zero_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
+    metrics = pairs.measure({"preference_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
     return LossOut(total=loss_B.sum(), metrics=metrics)

@@ -80,7 +80,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     preference_B = _preference(cfg.beta * found.margin_B, cfg)
     nll_B = -found.chosen.mean_B
     loss_B = preference_B + cfg.nll_coef * nll_B if cfg.nll_coef else preference_B
-    parts = {"dpo_loss": loss_B} | ({"nll_loss": nll_B} if cfg.nll_coef else {})
+    parts = {"preference_loss": loss_B} | ({"nll_loss": nll_B} if cfg.nll_coef else {})
     metrics = pairs.measure(
         parts,
         found,

@@ -54,5 +54,5 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     found = pairs.read(forward, batch, reference=not cfg.reference_free)
     chosen_B, rejected_B = cfg.beta * found.chosen.mean_ratio_B, cfg.beta * found.rejected.mean_ratio_B
     loss_B = -logsigmoid(chosen_B - rejected_B)
-    metrics = pairs.measure({"dpo_norm_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
+    metrics = pairs.measure({"preference_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
     return LossOut(total=loss_B.sum(), metrics=metrics)

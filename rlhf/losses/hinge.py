@@ -55,7 +55,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     found = pairs.read(forward, batch, reference=not cfg.reference_free)
     loss_B = torch.relu(1 - cfg.beta * found.margin_B)
     metrics = pairs.measure(
-        {"hinge_loss": loss_B},
+        {"preference_loss": loss_B},
         found,
         forward,
         chosen_B=cfg.beta * found.chosen.ratio_B,

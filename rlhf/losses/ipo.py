@@ -56,6 +56,6 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     chosen_B, rejected_B = (side.mean_ratio_B if cfg.per_token else side.ratio_B for side in sides)
     loss_B = (chosen_B - rejected_B - 1 / (2 * cfg.beta)).square()
     metrics = pairs.measure(
-        {"ipo_loss": loss_B}, found, forward, chosen_B=cfg.beta * chosen_B, rejected_B=cfg.beta * rejected_B
+        {"preference_loss": loss_B}, found, forward, chosen_B=cfg.beta * chosen_B, rejected_B=cfg.beta * rejected_B
     )
     return LossOut(total=loss_B.sum(), metrics=metrics)

@@ -86,7 +86,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     loss_S = torch.where(good_S, cfg.desirable_weight * (-gain_S).sigmoid(), cfg.undesirable_weight * gain_S.sigmoid())
     metrics = common.measure(
         {
-            "train/kto_loss": (Mean, loss_S),
+            "train/preference_loss": (Mean, loss_S),
             "train/kl": (Mean, kl_S[seen_S]),
             "train/entropy": (Mean, forward.entropy_T),
             "rewards/chosen": (Mean, cfg.beta * ratio_S[good_S]),

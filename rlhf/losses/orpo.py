@@ -68,7 +68,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     odds_B = torch.log1p(nll_B.expm1() / other_B.expm1())
     loss_B = nll_B + cfg.odds_coef * odds_B
     metrics = pairs.measure(
-        {"orpo_loss": loss_B, "nll_loss": nll_B, "odds_loss": odds_B},
+        {"preference_loss": loss_B, "nll_loss": nll_B, "odds_loss": odds_B},
         found,
         forward,
         chosen_B=cfg.odds_coef * found.chosen.mean_B,

@@ -26,10 +26,11 @@ from torch.nn import functional
 
 from rlhf.core.errors import ConfigError
 from rlhf.core.metrics import Mean
-from rlhf.core.training import Batch, Denominator, Head, LossOut, Stream, ValuesOut
+from rlhf.core.training import Batch, Denominator, Head, Labels, LossOut, Stream, ValuesOut
 from rlhf.losses import common
 
 HEAD = Head.STEPS
+LABELS = Labels.STEPS
 AGGREGATES = ("token", "sequence")
 
 

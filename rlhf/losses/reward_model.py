@@ -77,5 +77,5 @@ def loss(forward: ValuesOut, batch: Batch, cfg: Config) -> LossOut:
     loss_B = -logsigmoid(better_B - worse_B - margin_B)
     if cfg.center_coef:
         loss_B = loss_B + cfg.center_coef * (better_B + worse_B).square()
-    metrics = common.measure({"train/reward_model_loss": (Mean, loss_B), **pairs.compared(better_B, worse_B)})
+    metrics = common.measure({"train/preference_loss": (Mean, loss_B), **pairs.compared(better_B, worse_B)})
     return LossOut(total=loss_B.sum(), metrics=metrics)

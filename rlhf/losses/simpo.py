@@ -61,5 +61,5 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     found = pairs.read(forward, batch, reference=False)
     chosen_B, rejected_B = cfg.beta * found.chosen.mean_B, cfg.beta * found.rejected.mean_B
     loss_B = -logsigmoid(chosen_B - rejected_B - cfg.gamma)
-    metrics = pairs.measure({"simpo_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
+    metrics = pairs.measure({"preference_loss": loss_B}, found, forward, chosen_B=chosen_B, rejected_B=rejected_B)
     return LossOut(total=loss_B.sum(), metrics=metrics)

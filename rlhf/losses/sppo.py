@@ -56,6 +56,6 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     target = 1 / (2 * cfg.beta)
     loss_B = (chosen_B - target).square() + (rejected_B + target).square()
     metrics = pairs.measure(
-        {"sppo_loss": loss_B}, found, forward, chosen_B=cfg.beta * chosen_B, rejected_B=cfg.beta * rejected_B
+        {"preference_loss": loss_B}, found, forward, chosen_B=cfg.beta * chosen_B, rejected_B=cfg.beta * rejected_B
     )
     return LossOut(total=loss_B.sum(), metrics=metrics)

@@ -49,11 +49,18 @@ class Column:
     format: str
     width: int
     scale: float = 1.0
+    also: str = ""
+    """Shown where `key` has no value."""
+
+    def text(self, values: Mapping[str, float]) -> str | None:
+        """What stands in the column; None where there is no value."""
+        key = self.key if self.key in values else self.also
+        return format(values[key] * self.scale, self.format) if key in values else None
 
 
 COLUMNS = (
     Column(title="reward", key="critic/score/mean", format=".3f", width=7),
-    Column(title="loss", key="train/ce_loss", format=".4f", width=7),
+    Column(title="loss", key="train/ce_loss", also="train/preference_loss", format=".4f", width=7),
     Column(title="length", key="response_length/mean", format=".1f", width=7),
     Column(title="cut%", key="response_length/clip_ratio", format=".1f", width=5, scale=100.0),
     Column(title="entropy", key="actor/entropy", format=".3f", width=7),
@@ -192,7 +199,7 @@ class PlainConsole:
             names = "".join(f"{column.title:>{column.width + 1}}" for column in COLUMNS)
             self.message(f"{'step':>11} {'stage':<10}{names} {'eta':>11}  accuracy")
         self._lines += 1
-        cells = "".join(f"{_shown(values, column):>{column.width + 1}}" for column in COLUMNS)
+        cells = "".join(f"{column.text(values) or '–':>{column.width + 1}}" for column in COLUMNS)
         place = f"{step}/{self._progress.total}"
         accuracy = _accuracy(values) or "–"
         self.message(f"{place:>11} {self._progress.stage:<10.10}{cells} {self._progress.eta:>11}  {accuracy}")
@@ -245,7 +252,8 @@ class LiveConsole:
         stale = [key for key in self._latest if key.startswith("timing_s/")] if "timing_s/step" in values else []
         self._latest = {key: value for key, value in self._latest.items() if key not in stale} | dict(values)
         self._accuracy = _accuracy(values) or self._accuracy
-        reward = values.get("critic/score/mean", values.get("train/ce_loss", math.nan))
+        loss = values.get("train/ce_loss", values.get("train/preference_loss", math.nan))
+        reward = values.get("critic/score/mean", loss)
         if math.isfinite(reward):
             self._rewards.append(reward)
         self._live.update(self._panel())
@@ -287,8 +295,8 @@ class LiveConsole:
         if self._accuracy:
             table.add_row(Text("accuracy", style="dim"), Text(self._accuracy, style="bold green"))
         for column in COLUMNS:
-            if column.key in self._latest:
-                table.add_row(Text(column.title, style="dim"), Text(_shown(self._latest, column)))
+            if (text := column.text(self._latest)) is not None:
+                table.add_row(Text(column.title, style="dim"), Text(text))
         if self._rewards:
             name = "reward" if "critic/score/mean" in self._latest else "loss"
             table.add_row(Text(f"{name} curve", style="dim"), Text(sparkline(self._rewards), style="cyan"))
@@ -309,10 +317,6 @@ class LiveConsole:
             bar = ProgressBar(total=max(longest, 1e-9), completed=seconds, complete_style="dim cyan", style="default")
             table.add_row(Text(name, style="dim"), Text(duration(seconds)), bar)
         return table
-
-
-def _shown(values: Mapping[str, float], column: Column) -> str:
-    return format(values[column.key] * column.scale, column.format) if column.key in values else "–"
 
 
 def _accuracy(values: Mapping[str, float]) -> str:

@@ -66,7 +66,8 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """Everything drawn, in reading order."""
-    every = (_learning(run), _honesty(run), _rewards(run), _verdicts(run), _mismatch(run), _time(run))
+    made = (_learning, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
+    every = [section(run) for section in made]
     return [section for section in every if section.charts or section.table]
 
 
@@ -121,6 +122,30 @@ def _learning(run: Run) -> Section:
     ]
     intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
     return Section(id="learning", title="Learning", intro=intro, charts=_drawn(charts))
+
+
+def _preferences(run: Run) -> Section:
+    def chart(
+        title: str, caption: str, keys: dict[str, str], held_out: str = "", *, percent: bool = False
+    ) -> Chart | None:
+        measured = [key for key in run.series if key.startswith("val-core/") and key.endswith(f"/{held_out}")]
+        return _lines(
+            run, title, caption, keys | {f"held-out, {k.split('/')[1]}": k for k in measured}, percent=percent
+        )
+
+    loss = {"training": "train/preference_loss", "likelihood": "train/nll_loss"}
+    rewards = {name: f"rewards/{name}" for name in ("chosen", "rejected", "margins")}
+    drift = {name: f"logps/{name}_drift" for name in ("chosen", "rejected")}
+    which, share = "Share whose chosen answer has the larger reward.", {"training": "rewards/accuracies"}
+    where = "Nats per answer; where both fall, probability goes to answers that nobody asked for."
+    charts = [
+        chart("Preference loss", "Per pair, or per judged answer.", loss, "preference_loss"),
+        chart("Accuracy of pairs", which, share, "rewards/accuracies", percent=True),
+        chart("Rewards of answers", "Implicit ones of a policy, or scores of a reward model; on average.", rewards),
+        chart("Drift from the reference", where, drift, "logps/chosen_drift"),
+    ]
+    intro = "What the policy, or a reward model, makes of answers of which it is known which are better."
+    return Section(id="preferences", title="Preferences", intro=intro, charts=_drawn(charts))
 
 
 def _honesty(run: Run) -> Section:

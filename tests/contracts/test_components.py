@@ -61,7 +61,7 @@ CONTRACTS = {
     "filters": of_protocol(modules.FilterModule, cites=True),
     "examples": of_protocol(modules.ExamplesModule),
     "transforms": of_protocol(modules.TransformModule, cites=True),
-    "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS"), cites=True),
+    "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS", "WRONG_TOO"), cites=True),
     "advantage": of_protocol(modules.AdvantageModule, cites=True),
     "loss": of_protocol(modules.LossModule, cites=True),
     "corpus": of_protocol(cases.Corpus),

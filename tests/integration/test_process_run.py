@@ -38,6 +38,7 @@ def content() -> dict[str, Any]:
     made["prm"] = {
         "loop": "offline",
         "loss": {"name": "prm"},
+        "examples": {"name": "steps"},
         "data": "label",
         "steps": 4,
         "batch_size": 4,

@@ -18,8 +18,9 @@ from rlhf.core.component import Component
 from rlhf.core.sampling import Transforms
 from rlhf.core.training import Head
 from rlhf.core.types import Group, Message, Prompt, StopReason, Trajectory
-from rlhf.data import packing, steps
-from rlhf.data.steps import Solution, StepConfig
+from rlhf.data import packing
+from rlhf.data.examples import steps
+from rlhf.data.examples.steps import Solution
 from rlhf.learner import learner, optimizer, schedule
 from rlhf.losses import prm
 from rlhf.models import load
@@ -37,7 +38,7 @@ def solutions(*, seed: int, held_out: bool, size: int) -> list[Solution]:
     while len(found) < size:
         task = sums.build(cfg, seed=seed)
         prompts = task.held_out() if held_out else task.train()
-        traced = [steps.of_prompt(replace(p, id=f"{p.id}-{seed}")) for p in prompts]
+        traced = [steps.given(replace(p, id=f"{p.id}-{seed}"), steps.Config()) for p in prompts]
         found += [solution for solution in traced if solution is not None]
         seed += 1
     return found[:size]
@@ -61,7 +62,7 @@ def trained(folder: Path, data: list[Solution]) -> learner.Learner:
     )
     for n in range(STEPS):
         drawn = [data[(n * BATCH + k) % len(data)] for k in range(BATCH)]
-        samples = [steps.render(tokenizer, solution, StepConfig()) for solution in drawn]
+        samples = [s for solution in drawn for s in steps.render(solution, steps.Config(), tokenizer)]
         made.forward_backward(packing.pack(samples, token_budget=8192), counts=packing.count(samples))
         made.optim_step()
     return made
@@ -69,7 +70,7 @@ def trained(folder: Path, data: list[Solution]) -> learner.Learner:
 
 def scored(model: learner.Learner, folder: Path, data: list[Solution]) -> list[Scored]:
     tokenizer = load.load_tokenizer(folder)
-    batches = packing.pack([steps.render(tokenizer, s, StepConfig()) for s in data], token_budget=8192)
+    batches = packing.pack([x for s in data for x in steps.render(s, steps.Config(), tokenizer)], token_budget=8192)
     odds = packing.by_sample(batches, model.values(batches))
     return [
         Scored(scores=tuple(1 / (1 + math.exp(-x)) for x in odds[s.prompt.id]), first_error=s.first_error) for s in data

@@ -31,7 +31,7 @@ def test_the_log_sigmoid_of_the_margin() -> None:
     assert out.total.item() == pytest.approx(-math.log(sigmoid(1.5)))
     assert values(out) == pytest.approx(
         {
-            "train/dpo_loss": -math.log(sigmoid(1.5)),
+            "train/preference_loss": -math.log(sigmoid(1.5)),
             "train/entropy": 0.0,
             "rewards/chosen": 0.5,
             "rewards/rejected": -1.0,

@@ -22,7 +22,7 @@ def test_the_better_answer_scores_higher() -> None:
     assert out.total.item() == pytest.approx(sum(each))
     assert values(out) == pytest.approx(
         {
-            "train/reward_model_loss": sum(each) / 2,
+            "train/preference_loss": sum(each) / 2,
             "rewards/chosen": 0.5,
             "rewards/rejected": 0.25,
             "rewards/accuracies": 0.5,

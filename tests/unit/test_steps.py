@@ -9,8 +9,9 @@ import tiny_model
 
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.types import Message, Prompt
-from rlhf.data import packing, steps
-from rlhf.data.steps import Solution, StepConfig
+from rlhf.data import packing
+from rlhf.data.examples import steps
+from rlhf.data.examples.steps import Config, Solution
 
 PLAIN = {"prompt": "1+2+3=", "steps": ["1+2=3", "3+3=7"], "labels": [True, 0.25]}
 TRL = {"prompt": "1+2+3=", "completions": ["1+2=3", "3+3=7"], "labels": [True, False]}
@@ -49,7 +50,7 @@ PRM800K: dict[str, Any] = {
 
 
 def read(row: dict[str, Any]) -> Solution:
-    return steps.read(row, where="rows.jsonl, row 3", name="s")
+    return steps.read(row, Config(), where="rows.jsonl, row 3", name="s")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def solution(*labels: float) -> Solution:
 
 def test_a_label_stands_on_the_target_behind_its_step_end() -> None:
     tokenizer = tiny_model.tokenizer()
-    sample = steps.render(tokenizer, solution(1.0, 0.5), StepConfig(step_end="#\n"))
+    (sample,) = steps.render(solution(1.0, 0.5), Config(step_end="#\n"), tokenizer)
     assert tokenizer.decode(list(sample.tokens)) == "<|user|>1+2=<|assistant|>a#\nb#\n<|eos|>"
     assert sample.target_mask is not None and sample.returns is not None
     targets = [n for n, wanted in enumerate(sample.target_mask, start=sample.target_start) if wanted]
@@ -143,25 +144,25 @@ def test_a_label_stands_on_the_target_behind_its_step_end() -> None:
 @pytest.mark.parametrize(
     ("cfg", "kept"),
     [
-        (StepConfig(), [1.0, 0.0, 0.0, 1.0]),
-        (StepConfig(until_error=True), [1.0, 0.0]),
-        (StepConfig(last_step_only=True), [1.0]),
-        (StepConfig(until_error=True, last_step_only=True), [0.0]),
+        (Config(), [1.0, 0.0, 0.0, 1.0]),
+        (Config(until_error=True), [1.0, 0.0]),
+        (Config(last_step_only=True), [1.0]),
+        (Config(until_error=True, last_step_only=True), [0.0]),
     ],
 )
-def test_which_steps_are_learnt_from(cfg: StepConfig, kept: list[float]) -> None:
-    sample = steps.render(tiny_model.tokenizer(), solution(1.0, 0.0, 0.0, 1.0), cfg)
+def test_which_steps_are_learnt_from(cfg: Config, kept: list[float]) -> None:
+    (sample,) = steps.render(solution(1.0, 0.0, 0.0, 1.0), cfg, tiny_model.tokenizer())
     batch = packing.pack([sample], token_budget=64)[0]
     assert batch.returns_T is not None and batch.returns_T.tolist() == kept
 
 
 def test_a_task_s_traces_are_solutions() -> None:
     prompt = Prompt(id="p", messages=(), gold="", task="t", columns={"trace_steps": ("a", "b"), "trace_labels": (1, 0)})
-    found = steps.of_prompt(prompt)
+    found = steps.given(prompt, Config())
     assert found is not None and (found.steps, found.labels) == (("a", "b"), (1.0, 0.0))
-    assert steps.of_prompt(Prompt(id="p", messages=(), gold="", task="t")) is None
+    assert steps.given(Prompt(id="p", messages=(), gold="", task="t"), Config()) is None
 
 
 def test_an_empty_step_end_is_refused() -> None:
     with pytest.raises(ConfigError):
-        StepConfig(step_end="")
+        Config(step_end="")

@@ -23,6 +23,7 @@ from rlhf.core.types import Group, Json, Verdict
 
 CONTINUES = False
 WHOLE_GROUPS = True
+WRONG_TOO = False
 
 
 @dataclass(frozen=True, kw_only=True)

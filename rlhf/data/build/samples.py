@@ -14,6 +14,7 @@ from rlhf.core.types import Group, Json
 
 CONTINUES = False
 WHOLE_GROUPS = False
+WRONG_TOO = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from rlhf.data.build import step_labels
 
 CONTINUES = True
 WHOLE_GROUPS = False
+WRONG_TOO = False
 
 
 @dataclass(frozen=True, kw_only=True)

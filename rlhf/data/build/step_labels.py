@@ -37,6 +37,7 @@ from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, V
 
 CONTINUES = True
 WHOLE_GROUPS = False
+WRONG_TOO = False
 _ESTIMATES = ("hard", "soft")
 _SEARCHES = ("all", "binary")
 _READ = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)

@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from rlhf.core.errors import ConfigError, DataError
-from rlhf.core.training import Sample
+from rlhf.core.training import Labels, Sample
 from rlhf.core.types import Message, Prompt
 from rlhf.data.render import eos_id, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LABELS = Labels.STEPS
 SHEPHERD_TAG = "ки"
 _SHEPHERD_LABELS = {"+": 1.0, "-": 0.0}
 _RATINGS = {1: 1.0, 0: 1.0, -1: 0.0}
@@ -44,7 +45,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepConfig:
+class Config:
     """How solutions with step labels become samples."""
 
     step_end: str = "\n"
@@ -75,7 +76,7 @@ class Solution:
         return next((n for n, label in enumerate(self.labels) if label < 0.5), -1)
 
 
-def of_prompt(prompt: Prompt) -> Solution | None:
+def given(prompt: Prompt, cfg: Config) -> Solution | None:
     """The traced solution that a task gives with a prompt, in its columns `trace_steps` and `trace_labels`."""
     steps, labels = prompt.columns.get("trace_steps"), prompt.columns.get("trace_labels")
     if not isinstance(steps, Sequence) or not isinstance(labels, Sequence) or isinstance(steps, str):
@@ -85,7 +86,7 @@ def of_prompt(prompt: Prompt) -> Solution | None:
     )
 
 
-def read(row: Row, *, where: str, name: str) -> Solution:
+def read(row: Row, cfg: Config, *, where: str, name: str) -> Solution:
     """A row of any of the formats.
 
     Args:
@@ -109,35 +110,37 @@ def read(row: Row, *, where: str, name: str) -> Solution:
     return Solution(prompt=prompt, steps=tuple(steps), labels=tuple(labels))
 
 
-def render(tokenizer: PreTrainedTokenizerBase, solution: Solution, cfg: StepConfig) -> Sample:
-    """The sample of a solution: labels in `returns`, on the targets of the mask.
+def render(example: Solution, cfg: Config, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+    """One sample: labels in `returns`, on the targets of the mask.
 
     Raises:
         DataError: the tokenizer cannot render it, or makes no token of a step's end.
     """
-    prompt = render_prompt(tokenizer, solution.prompt)
+    prompt = render_prompt(tokenizer, example.prompt)
     end = tokenizer.encode(cfg.step_end, add_special_tokens=False)
     if not end:
         fix = "use text that it knows, for example a line break"
         raise DataError(tokenizer.name_or_path, f"makes no token of the step end {cfg.step_end!r}", fix=fix)
-    kept = len(solution.steps)
-    if cfg.until_error and solution.first_error >= 0:
-        kept = solution.first_error + 1
+    kept = len(example.steps)
+    if cfg.until_error and example.first_error >= 0:
+        kept = example.first_error + 1
     tokens, ends = list(prompt), list[int]()
-    for step in solution.steps[:kept]:
+    for step in example.steps[:kept]:
         tokens += [*tokenizer.encode(step, add_special_tokens=False), *end]
         ends.append(len(tokens))
     tokens.append(eos_id(tokenizer))
     used = range(kept - 1, kept) if cfg.last_step_only else range(kept)
-    labels = {ends[n]: solution.labels[n] for n in used}
+    labels = {ends[n]: example.labels[n] for n in used}
     places = range(len(prompt), len(tokens))
-    return Sample(
-        id=solution.prompt.id,
-        tokens=tuple(tokens),
-        target_start=len(prompt),
-        target_mask=tuple(place in labels for place in places),
-        returns=tuple(labels.get(place, 0.0) for place in places),
-    )
+    return [
+        Sample(
+            id=example.prompt.id,
+            tokens=tuple(tokens),
+            target_start=len(prompt),
+            target_mask=tuple(place in labels for place in places),
+            returns=tuple(labels.get(place, 0.0) for place in places),
+        )
+    ]
 
 
 def _plain(row: Row, where: str) -> tuple[tuple[Message, ...], list[str], list[float]]:
