@@ -101,7 +101,7 @@ def test_a_critic_is_a_second_learner_without_logits() -> None:
 
 
 def test_a_model_of_steps_learns_beside_a_policy_that_does_not() -> None:
-    found = rank(read("sft.loss.name=prm"), 0)
+    found = rank(read("sft.loss.name=prm", "sft.examples.name=steps"), 0)
     policy = rank(read(), 0)
     assert found["policy: weights"] == found["prm: weights"] == policy["learner: weights"]
     assert found["prm: optimizer"] == policy["learner: optimizer"] and "policy: optimizer" not in found

@@ -16,8 +16,8 @@ bad. Solutions in which a label could not be told, since no completion could be 
 `consensus` keeps the solutions alone whose first error, the first step that no completion succeeds from, the reward
 `step_judge` of the run finds at the same step (or none, like the completions); where it has no opinion, the solution is
 left out. Zhang et al. 2025 (arXiv 2501.07301, sections 3.1.3 and 4.1) keep 40 % of theirs so; hard labels did better
-than soft ones behind it (3.1.4). They also drop the steps after the first error: `prm.until_error` of the stage that
-learns from the rows. Agreement of two sets of completions would need no judge, but is no substitute: where any success
+than soft ones behind it (3.1.4). They also drop the steps after the first error: `examples.until_error` of the stage
+that learns from the rows. Agreement of two sets of completions would need no judge, but is no substitute: where success
 makes a step good, it leaves out just those solutions that both sets together label rightly.
 
 Rows have `messages`, `steps` and `labels`, which a stage with `loss.name: prm` learns from, and `successes`: of each
