@@ -11,7 +11,8 @@ An audit is a YAML file: corpora, the reward that grades each, further graders b
         min_agreement: 0.99
 
 A right answer that is not graded correct is a false negative, a wrong one that is a false positive; what gets no grade
-is neither, and no agreement. The reward's own verdict is measured: whether it is `correct`, not what it is worth.
+is neither, and no agreement. The reward's own verdict is measured: whether it is `correct`, not what it is worth. With
+`verdict: refused` labels say whether an answer declines, and it is measured whether the reward sees that.
 Each case is graded alone and timed. Code in an answer would, if it ran, leave a file in the canary folder.
 """
 
@@ -21,7 +22,7 @@ import contextlib
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from rewards.pool import WorkerPool
 from rlhf.core import config
 from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
-from rlhf.core.errors import ConfigError
+from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.types import Group, Message, Prompt, RewardOut, Verdict
 from rlhf.lab.cases import Case
 
 _STATUS = Path("/proc/self/status")
+VERDICTS = (Verdict.CORRECT.value, Verdict.REFUSED.value)
 SLOW = 3
 """Times that a slow case is graded in all before its time counts: a busy machine stops now and then."""
 
@@ -50,10 +52,12 @@ class Measured:
     """The grader that is measured."""
     beside: dict[str, Component] = slots("rewards")
     """Further graders for comparison, by label; none of the limits concerns them."""
+    verdict: str = "correct"
+    """What a label of true stands for: `correct`, or `refused` for answers that decline."""
     max_false_positives: int | None = 0
-    """Wrong answers that may be graded correct."""
+    """Answers that may be graded so against their label: wrong ones graded correct."""
     max_false_negatives: int | None = None
-    """Right answers that may be graded wrong."""
+    """Answers that may not be graded so against their label: right ones graded wrong."""
     min_agreement: float | None = None
     """Least share of the labelled answers that are graded as labelled."""
     max_ungraded: int | None = 0
@@ -66,6 +70,8 @@ class Measured:
     def __post_init__(self) -> None:
         if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
             raise ConfigError("min_agreement", f"{self.min_agreement} is not a share", fix="use 0.97 or the like")
+        if self.verdict not in VERDICTS:
+            raise ConfigError("verdict", f"'{self.verdict}' is no label's", fix=did_you_mean(self.verdict, VERDICTS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,8 @@ class Graded:
     case: Case
     out: RewardOut
     seconds: float
+    asked: Verdict = Verdict.CORRECT
+    """What its label is about."""
 
     @property
     def right(self) -> bool | None:
@@ -103,7 +111,7 @@ class Graded:
 
     @property
     def accepted(self) -> bool:
-        return self.out.verdict is Verdict.CORRECT
+        return self.out.verdict is self.asked
 
     @property
     def fault(self) -> str:
@@ -233,15 +241,20 @@ def _measure(name: str, cfg: Measured, seed: int, pool: WorkerPool) -> Finding:
             raise ConfigError(f"corpora.{name}", "no case is left to measure", fix="loosen `where`, check the labels")
         _forget_peak()
         peak = _peak_mb()
-        tallies = {cfg.reward.name: Tally(graded=list(_graded(name, cases, cfg.reward, pool, cfg.max_milliseconds)))}
+        measured = _graded(name, cases, cfg.reward, pool, cfg.max_milliseconds)
+        tallies = {cfg.reward.name: _tally(measured, cfg)}
         memory = _peak_mb() - peak
         for label, grader in cfg.beside.items():
-            tallies[label] = Tally(graded=list(_graded(name, cases, grader, pool, None)))
+            tallies[label] = _tally(_graded(name, cases, grader, pool, None), cfg)
         left = sorted({str(path) for folder in folders for path in folder.glob("*")} - set(map(str, before)))
     own = next(iter(tallies.values()))
     return Finding(
         name=name, cfg=cfg, tallies=tallies, memory_mb=memory, left=left, limits=_limits(cfg, own, memory, left)
     )
+
+
+def _tally(graded: Iterable[Graded], cfg: Measured) -> Tally:
+    return Tally(graded=[replace(entry, asked=Verdict(cfg.verdict)) for entry in graded])
 
 
 def _graded(

@@ -62,7 +62,8 @@ def write(found: Audit, path: Path, *, command: str) -> None:
     """
     overall = Figures(
         title="Graders",
-        intro="False + are wrong answers that were graded correct, false − right ones that were not; without a label"
+        intro="False + are wrong answers that were graded correct, false − right ones that were not; where refusals are"
+        " looked for, answers that were taken for one, and refusals that were not. Without a label"
         " either grade will do. Times are those of one answer: median, 99th percentile and longest.",
         head=HEAD,
         rows=[row for finding in found.findings for row in _rows(finding)],
@@ -186,7 +187,8 @@ def _gallery(title: str, intro: str, sights: Sequence[Sight]) -> Gallery:
 
 def _sight(graded: Graded, beside: dict[str, Graded]) -> Sight:
     case, out = graded.case, graded.out
-    label = "either" if case.label is None else "right" if case.label else "wrong"
+    asked = graded.asked.value
+    label = "either" if case.label is None else asked if case.label else f"not {asked}"
     facts = [
         ("category", case.category or "–"),
         ("label", label),
