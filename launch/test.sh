@@ -60,6 +60,7 @@ check pyright --pythonpath "$python"
 check rlhf.cli audit configs/audit/math.yaml
 check rlhf.cli audit configs/audit/constraints.yaml
 check rlhf.cli audit configs/audit/code.yaml
+check rlhf.cli audit configs/audit/refusal.yaml
 echo "== pytest"
 if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
