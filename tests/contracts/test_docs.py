@@ -1,4 +1,4 @@
-"""docs/configuration.md is what the code says."""
+"""What the pages in docs say is what the code says."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from rlhf.core import component
+from rlhf.core import component, config
 from rlhf.loops import settings
+from rlhf.losses.correction import Correction
+from rlhf.losses.surrogate import SurrogateConfig
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -28,10 +31,10 @@ def test_the_configuration_page_matches_the_code() -> None:
     assert (DOCS / "configuration.md").read_text(encoding="utf-8") == module.page(), fix
 
 
-@pytest.mark.parametrize(("config", "rest"), COMMANDS)
-def test_commands_of_these_pages_name_a_config_and_keys_that_there_are(config: str, rest: str) -> None:
+@pytest.mark.parametrize(("recipe", "rest"), COMMANDS)
+def test_commands_of_these_pages_name_a_config_and_keys_that_there_are(recipe: str, rest: str) -> None:
     overrides = shlex.split(rest.partition(" -- ")[0])
-    settings.read(ROOT / config, overrides)
+    settings.read(ROOT / recipe, overrides)
 
 
 def test_every_key_is_explained() -> None:
@@ -75,3 +78,52 @@ def test_every_reward_has_a_section_and_a_config_on_its_page() -> None:
     assert {name for name in component.names("rewards") if name != "user_function"} == {*links} - {"your own"}
     for name in {*links} - {"your own"}:
         assert (ROOT / "configs" / "rewards" / f"{name}.yaml").exists(), name
+
+
+ALGORITHMS = (DOCS / "algorithms.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", ALGORITHMS, flags=re.MULTILINE | re.DOTALL))
+WITH_RECIPE = {
+    title: found[1] for title, text in SECTIONS.items() if (found := re.search(r"Recipes?:\s+\[(\w+\.yaml)\]", text))
+}
+
+
+def at(tree: Any, path: str) -> Any:
+    """What a config has at a path with dots."""
+    for key in path.split("."):
+        tree = tree[key]
+    return tree
+
+
+@pytest.mark.parametrize("title", WITH_RECIPE)
+def test_values_on_the_algorithms_page_are_those_of_the_recipes(title: str) -> None:
+    resolved = settings.read(ROOT / "configs" / WITH_RECIPE[title]).to_tree()["rl"]
+    rows = re.findall(r"^\| (`[\w.`, ]+`) \|[^|]*\| `([^`|]*)` \|[^|]*\|$", SECTIONS[title], flags=re.MULTILINE)
+    assert rows
+    for keys, value in rows:
+        for key in re.findall(r"`([\w.]+)`", keys):
+            assert at(resolved, key) == yaml.safe_load(value), key
+
+
+def test_defaults_of_corrections_on_the_page_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| `([^`|]*)` \|", SECTIONS["Corrections"], flags=re.MULTILINE)
+    assert {key: yaml.safe_load(value) for key, value in rows} == config.to_tree(Correction())
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", ALGORITHMS, flags=re.DOTALL))
+def test_examples_on_the_algorithms_page_load(block: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"base: {ROOT / 'configs' / 'grpo.yaml'}\n{block}", encoding="utf-8")
+    settings.read(tmp_path / "recipe.yaml")
+
+
+def test_every_method_of_a_policy_is_on_the_algorithms_page() -> None:
+    losses = {name: component.resolve("rlhf.losses", name, where="loss") for name in component.names("rlhf.losses")}
+    named = {name for name, module in losses.items() if issubclass(module.Config, SurrogateConfig)}
+    named |= set(component.names("rlhf.advantages"))
+    assert {name for name in named if f"`{name}`" not in ALGORITHMS} == set()
+    recipes = re.findall(
+        r"^\| \[[^\]]+\]\(#([\w-]+)\) \|.*\(\.\./configs/(\w+)\.yaml\) \|$", ALGORITHMS, flags=re.MULTILINE
+    )
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in SECTIONS}
+    assert len(recipes) >= 11 and {anchor for anchor, _ in recipes} <= anchors
+    for _, recipe in recipes:
+        settings.read(ROOT / "configs" / f"{recipe}.yaml")
