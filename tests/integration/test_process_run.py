@@ -110,6 +110,29 @@ def test_credit_stands_on_tokens_and_sums_to_what_the_reward_gave(finished: Path
     assert before and all("process" not in row["breakdown"] for row in before), "it is asked when it is trained"
 
 
+def test_with_a_critic_every_token_is_worth_what_is_placed_from_it_on(shell: Shell, tmp_path: Path) -> None:
+    """PPO: with `critic_lam: 1` the critic learns what a token and those behind it earn, credit per step included."""
+    made = content()
+    made["stages"] = ["prm", "rl"]
+    made["prm"] |= {"data": "task", "steps": 2}
+    made["rl"] |= {"advantage": {"name": "gae", "critic_lam": 1.0}, "kl_in_reward": {"coef": 0.0}, "filters": {}}
+    shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
+    run = tmp_path / "runs" / "process"
+    metrics = [row for row in rows(run / "metrics.jsonl") if row["stage"] == "rl"]
+    for row in metrics:
+        graded = [s for s in rows(run / "samples.jsonl") if s["step"] == row["step"] and s["value"] is not None]
+        assert any(s.get("per_token") for s in graded)
+        returns = [value for sample in graded for value in to_come(sample)]
+        assert row["critic/returns/mean"] == pytest.approx(math.fsum(returns) / len(returns), abs=1e-6)
+
+
+def to_come(sample: dict[str, Any]) -> list[float]:
+    """What each token and those behind it earn."""
+    placed = sample.get("per_token") or [0.0] * len(sample["tokens"])
+    rest = sample["value"] - math.fsum(placed)
+    return [rest + math.fsum(placed[n:]) for n in range(len(placed))]
+
+
 def test_a_sample_that_was_graded_by_it_is_made_and_graded_again(shell: Shell, finished: Path) -> None:
     graded = [row for row in rows(finished / "samples.jsonl") if row["stage"] == "rl" and row.get("per_token")]
     done = shell.run("replay", finished, graded[0]["id"], cwd=finished).ok()
