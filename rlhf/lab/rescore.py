@@ -1,9 +1,10 @@
 """`rlhf rescore`: a run's saved rollouts under another reward config, before a run with it costs anything.
 
-Every sample of `samples.jsonl` is graded again. What is compared is what was recorded with what the new config says:
-verdicts, values, the order of the answers to a prompt, and advantages. Both sides' advantages are computed here, from
-their rewards, by each config's own filters and advantage, so that they differ by nothing but the configs. KL in the
-reward is part of neither; advantages of a critic, whose values were not saved, are not compared.
+Every answer in `samples.jsonl` is graded again, but no judgement of an answer (`rlhf.loops.verify`), which no reward
+grades. What is compared is what was recorded with what the new config says: verdicts, values, the order of the answers
+to a prompt, and advantages. Both sides' advantages are computed here, from their rewards, by each config's own filters
+and advantage, so that they differ by nothing but the configs. KL in the reward is part of neither; advantages of a
+critic, whose values were not saved, are not compared.
 
 What this can not say is what a model trained on the other reward would have sampled.
 """
@@ -21,7 +22,7 @@ from rewards.pool import WorkerPool
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Group, RewardOut, Trajectory
-from rlhf.loops import boundary, greedy, online, records, settings, setup
+from rlhf.loops import boundary, greedy, online, records, settings, setup, verify
 from rlhf.loops.boundary import History
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
@@ -112,7 +113,8 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
     with WorkerPool() as pool:
         for (step, stage), rows in itertools.groupby(read_lines(folder.samples), key=lambda r: (r["step"], r["stage"])):
             was, now = _stage(old, stage), _stage(new, stage, or_last=True)
-            before = [replace(group, prompt=records.asked(group.prompt.id, prompts)) for group in records.groups(rows)]
+            answers = [group for group in records.groups(rows) if not verify.judges(group)]
+            before = [replace(group, prompt=records.asked(group.prompt.id, prompts)) for group in answers]
             if was is not None and was.boundary.on:
                 if stage not in histories:
                     histories[stage] = boundary.history(was.boundary, folder.data, stage=stage)

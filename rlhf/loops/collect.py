@@ -23,11 +23,12 @@ from rewards import rubric
 from rlhf.core.component import Component
 from rlhf.core.metrics import Max, Mean, Metric, Sum, mean_of, spread
 from rlhf.core.types import Group, Prompt, StopReason, Verdict
-from rlhf.loops import greedy
+from rlhf.loops import greedy, verify
 from rlhf.loops.boundary import Boundary, Probe
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
+from rlhf.loops.verify import VerifyConfig
 from rollout.buffer import Buffer
 
 
@@ -43,7 +44,8 @@ class Collected:
     tokens: int
     """Generated, those of a probe included."""
     seconds: Mapping[str, float]
-    """Spent on sampling (`gen`) and grading (`reward`), and on finding out what the policy knows (`probe`)."""
+    """Spent on sampling (`gen`) and grading (`reward`), on judgements (`verify`), and on finding out what the policy
+    knows (`probe`)."""
     ended: float
     """When, on the clock of `time.perf_counter`."""
 
@@ -62,6 +64,8 @@ class Collector:
     """What the policy knows; goes to the rewards with the prompts."""
     with_greedy: bool = False
     """Whether every group gets the greedy answer to its prompt beside it."""
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    """Which answers the policy judges; judgements are further groups of the step."""
     _cursor: int = field(init=False)
     """Prompts drawn, those of collections in flight included."""
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -116,14 +120,18 @@ class Collector:
                         dropped[reason] += 1
                 if len(kept) >= self.prompts_per_step:
                     break
+        judged = await self._judged(scored, step, watch)
         if surplus := len(kept) - self.prompts_per_step:
             dropped["surplus"] += max(0, surplus)
         return Collected(
-            scored=scored,
-            kept=kept[: self.prompts_per_step],
-            metrics=_metrics(scored, dropped) | greedy.measure(scored) | dict(probe.metrics),
+            scored=[*scored, *judged],
+            kept=[*kept[: self.prompts_per_step], *filter(None, (self._filtered(group)[0] for group in judged))],
+            metrics=_metrics(scored, dropped)
+            | greedy.measure(scored)
+            | (verify.metrics(self.verify, judged) if judged else {})
+            | dict(probe.metrics),
             cursor=cursor,
-            tokens=probe.tokens + _tokens(scored) + _tokens(greedy.of(scored)),
+            tokens=probe.tokens + sum(map(_tokens, (scored, greedy.of(scored), judged, greedy.of(judged)))),
             seconds=watch.seconds,
             ended=time.perf_counter(),
         )
@@ -153,6 +161,12 @@ class Collector:
         with watch.phase("reward"):
             graded = await self.stage.grader.grade([*groups, *alone])
             return greedy.beside(graded[: len(groups)], graded[len(groups) :])
+
+    async def _judged(self, scored: Sequence[Group], step: int, watch: _Watch) -> list[Group]:
+        if not self.verify.on:
+            return []
+        with watch.phase("verify"):
+            return await verify.judgements(self.verify, scored, stage=self.stage, step=step, with_greedy=self.with_greedy)
 
     def _filtered(self, group: Group) -> tuple[Group | None, str]:
         for component in self.filters.values():

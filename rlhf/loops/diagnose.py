@@ -24,6 +24,7 @@ from rlhf.learner import checkpoint
 from rlhf.loops import online, settings, setup
 from rlhf.loops.hypotheses import Cause, Hypothesis, hypotheses, spoken
 from rlhf.loops.recompute import Assumption, Gap, Recomputer, Record, versions_of
+from rlhf.loops.stage import JUDGES
 from rlhf.runtime import host
 
 SAMPLES = 64
@@ -253,7 +254,7 @@ def _evidence(
     stages = {stage.name: stage for stage in experiment.stages if isinstance(stage.config, online.Config)}
     usable: dict[tuple[int, int], list[Record]] = {}
     for record in read_lines(folder.samples):
-        if record["stage"] not in stages or not record["tokens"]:
+        if record["stage"] not in stages or not record["tokens"] or JUDGES in record:
             continue
         for version in set(versions_of(record)) & weights.keys():
             usable.setdefault((record["step"], version), []).append(record)

@@ -21,7 +21,7 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import critic, greedy, reference, updates
+from rlhf.loops import critic, greedy, reference, updates, verify
 from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
@@ -29,6 +29,7 @@ from rlhf.loops.kl_in_reward import KlInReward
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.stage import LearnerRequest, Stage
+from rlhf.loops.verify import VerifyConfig
 from rollout.buffer import Buffer
 
 
@@ -62,6 +63,7 @@ class Config:
     (`loss.correction`).
     """
     boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -79,6 +81,7 @@ class Config:
         if self.minibatches > samples:
             fix = f"use at most {samples}, or draw more samples"
             raise ConfigError("minibatches", f"{samples} samples do not fill {self.minibatches} updates", fix=fix)
+        verify.check(self.verify, samples)
         if self.max_staleness < 0:
             raise ConfigError("max_staleness", f"{self.max_staleness} is negative", fix="use 0 for on-policy steps")
         if self.max_staleness and not self.corrects_staleness:
@@ -130,6 +133,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         max_refills=cfg.max_refills,
         boundary=_boundary(cfg, stage, prompts),
         with_greedy=greedy.wanted(cfg.advantage),
+        verify=cfg.verify,
     )
     async with Buffer(collector.collect, stage.left(cfg.steps), ahead=cfg.max_staleness) as batches:
         for _ in stage.steps(cfg.steps):
@@ -166,6 +170,7 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
         "updates": f"{cfg.epochs} epochs × {cfg.minibatches} minibatches = {updates_per_step} optimizer updates"
         f" per step, each of {samples // cfg.minibatches} samples",
         "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, {cfg.steps * updates_per_step} updates",
+        **verify.arithmetic(cfg.verify, samples),
         **_staleness(cfg),
         **_probes(cfg),
     }

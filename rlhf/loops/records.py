@@ -9,7 +9,8 @@ from typing import Any
 
 from rlhf.core.errors import RunFolderError
 from rlhf.core.types import Group, Prompt, RewardOut, StopReason, Trajectory, Verdict
-from rlhf.loops import online
+from rlhf.loops import online, verify
+from rlhf.loops.stage import JUDGES
 
 Record = dict[str, Any]
 """A row of `samples.jsonl`."""
@@ -45,14 +46,18 @@ def reward(record: Record) -> RewardOut:
 
 
 def groups(together: Iterable[Record]) -> list[Group]:
-    """The scored groups of one step; their prompts have id, gold and task, but no text."""
+    """The scored groups of one step; their prompts have id, gold and task, but no text, except those of judgements."""
     by_prompt: dict[str, list[Record]] = {}
     for record in together:
         by_prompt.setdefault(record["prompt_id"], []).append(record)
     return [
-        _group(Prompt(id=name, messages=(), gold=rows[0]["gold"], task=rows[0]["task"]), rows)
+        _group(verify.restored(rows[0]) if JUDGES in rows[0] else _prompt(rows[0]), rows)
         for name, rows in by_prompt.items()
     ]
+
+
+def _prompt(record: Record) -> Prompt:
+    return Prompt(id=record["prompt_id"], messages=(), gold=record["gold"], task=record["task"])
 
 
 def _group(prompt: Prompt, rows: Sequence[Record]) -> Group:
@@ -67,13 +72,14 @@ def _group(prompt: Prompt, rows: Sequence[Record]) -> Group:
 
 def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:
     """The groups that a step trains on, filtered and cut as `Collector.collect` does."""
-    out: list[Group] = []
+    answers, judgements = list[Group](), list[Group]()
     for group in scored:
         left: Group | None = group
         for component in cfg.filters.values():
             left = component.module.keep(left, component.config).group if left is not None else None
-        out += [left] if left is not None else []
-    return out[: cfg.prompts_per_step]
+        if left is not None:
+            (judgements if verify.judges(left) else answers).append(left)
+    return [*answers[: cfg.prompts_per_step], *judgements]
 
 
 def asked(prompt_id: str, prompts: Mapping[str, Prompt]) -> Prompt:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,12 +28,12 @@ from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, ForwardOut, LossOut, Sample
-from rlhf.core.types import Completion, Group, Request, RewardOut
+from rlhf.core.types import Completion, Group, Prompt, Request, RewardOut
 from rlhf.data.packing import count, pack
-from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates
+from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates, verify
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.records import Record
-from rlhf.loops.stage import CheckpointConfig, Stage
+from rlhf.loops.stage import JUDGES, CheckpointConfig, Stage
 from rlhf.losses import common
 from rlhf.runtime import host
 from rlhf.runtime.roles import Runtime
@@ -186,13 +187,13 @@ async def _replay(
     together = [r for r in rows if r["step"] == record["step"]]
     beside = [r for r in together if r["prompt_id"] == record["prompt_id"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
-    prompt = records.asked(record["prompt_id"], {p.id: p for p in shared.task.train()})
-    if isinstance(loop, online.Config):
-        known = boundary.history(loop.boundary, run.data, stage=stage.name).at(record["step"])
-        prompt = boundary.attached(prompt, known)
+    prompt = _asked(loop, stage, run, record, shared)
     # Rewards may look at the whole group, so the others come back as they were.
     group = Group(prompt=prompt, trajectories=tuple(made if r is record else records.trajectory(r) for r in beside))
-    [scored] = await stage.grader.grade([group])
+    if isinstance(loop, online.Config) and verify.judges(group):
+        scored = verify.graded(loop.verify, group)
+    else:
+        [scored] = await stage.grader.grade([group])
     advantage, training = None, None
     if isinstance(loop, online.Config):
         assert stage.trained is not None
@@ -210,6 +211,17 @@ async def _replay(
         training=training,
         replayed_steps=steps,
     )
+
+
+def _asked(loop: Any, stage: Stage, run: RunFolder, record: Record, shared: setup.Parts) -> Prompt:
+    """The prompt of a record, with what its rewards know of it."""
+    if JUDGES in record:
+        return verify.restored(record)
+    prompt = records.asked(record["prompt_id"], {p.id: p for p in shared.task.train()})
+    if not isinstance(loop, online.Config):
+        return prompt
+    known = boundary.history(loop.boundary, run.data, stage=stage.name).at(record["step"])
+    return boundary.attached(prompt, known)
 
 
 async def _at_work(

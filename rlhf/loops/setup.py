@@ -22,9 +22,9 @@ from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import Task
 from rlhf.core.types import Prompt
-from rlhf.data import sources
+from rlhf.data import judging, sources
 from rlhf.data.render import check_tokenizer, render_prompt
-from rlhf.loops import generate, offline
+from rlhf.loops import generate, offline, online
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trained_beside
@@ -250,7 +250,7 @@ def _check_tasks(stage: StageSettings, shared: Parts) -> None:
 def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) -> None:
     """One whole sample must fit a micro-batch."""
     if stage.loop == "online":
-        longest = _longest_question(stage, shared) + settings.sampling.max_tokens
+        longest = _longest_answered(stage, settings, shared)
     elif isinstance(stage.config, offline.Config) and stage.config.data == offline.TASK:
         longest = offline.longest(stage.config, offline.given(stage.config, shared.task), shared.tokenizer)
     else:
@@ -261,13 +261,25 @@ def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) 
 
 
 def _check_continued(stage: StageSettings, settings: Settings, shared: Parts) -> None:
-    """What goes on from the middle of an answer may become twice as long."""
-    if not isinstance(stage.config, generate.Config) or not stage.config.build.module.CONTINUES:
+    """What goes on from the middle of an answer, or is asked to judge one, may become twice as long."""
+    if isinstance(stage.config, generate.Config) and stage.config.build.module.CONTINUES:
+        longest = _longest_question(stage, shared) + 2 * settings.sampling.max_tokens
+        what = f"'{stage.config.build.name}' goes on with answers"
+    elif isinstance(stage.config, online.Config) and stage.config.verify.on:
+        longest, what = _longest_answered(stage, settings, shared), f"{stage.name}.verify shows answers to be judged"
+    else:
         return
-    longest = _longest_question(stage, shared) + 2 * settings.sampling.max_tokens
     if longest > (context := context_length(shared.model_folder)):
-        problem = f"'{stage.config.build.name}' goes on with answers, to {longest} tokens of {context} positions"
+        problem = f"{what}, to {longest} tokens of {context} positions"
         raise ConfigError("sampling.max_tokens", problem, fix="lower it, or use a model with a longer context")
+
+
+def _longest_answered(stage: StageSettings, settings: Settings, shared: Parts) -> int:
+    """Tokens of the longest prompt and answer of an online stage, or of an answer that is shown and judged."""
+    longest, verify = _longest_question(stage, shared) + settings.sampling.max_tokens, stage.config.verify
+    if not verify.on:
+        return longest
+    return longest + judging.overhead(verify.judging, shared.tokenizer) + settings.sampling.max_tokens
 
 
 def _longest_question(stage: StageSettings, shared: Parts) -> int:

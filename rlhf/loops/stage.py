@@ -27,6 +27,8 @@ from rlhf.loops.recorder import Recorder
 
 CRITIC = "critic"
 """Folder of a checkpoint that holds a critic."""
+JUDGES = "judges_sample"
+"""Column of a prompt, and key of a record: the id of the sample that is to be judged."""
 PRM = "prm"
 """Folder of a checkpoint that holds a process reward model."""
 REFERENCE = "reference"
@@ -272,6 +274,7 @@ def sample_rows(
                 "advantage": advantages.get(t.id),
                 **_sampled(t),
                 **({"greedy": _greedy(group.greedy)} if group.greedy is not None and g == 0 else {}),
+                **{key: group.prompt.columns[key] for key in (JUDGES,) if key in group.prompt.columns},
             }
 
 

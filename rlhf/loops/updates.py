@@ -23,7 +23,7 @@ from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, Sample, Stream, UpdateStats
 from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
-from rlhf.loops import critic, kl_in_reward
+from rlhf.loops import critic, kl_in_reward, verify
 from rlhf.loops.stage import Stage
 from rlhf.losses.correction import effective_sample_size
 
@@ -75,7 +75,8 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
         values = await critic.values(stage.critic, cfg.critic, gradable)
         groups = critic.valued(groups, values)
         returns = _by_id(groups, cfg.advantage.module.returns(groups, cfg.advantage.config))
-    by_id = _by_id(groups, cfg.advantage.module.advantages(groups, cfg.advantage.config))
+    advantages = cfg.advantage.module.advantages(groups, cfg.advantage.config)
+    by_id = _by_id(groups, verify.weighted(cfg.verify, groups, advantages))
     samples = [
         replace(
             s,
