@@ -166,7 +166,9 @@ class Collector:
         if not self.verify.on:
             return []
         with watch.phase("verify"):
-            return await verify.judgements(self.verify, scored, stage=self.stage, step=step, with_greedy=self.with_greedy)
+            return await verify.judgements(
+                self.verify, scored, stage=self.stage, step=step, with_greedy=self.with_greedy
+            )
 
     def _filtered(self, group: Group) -> tuple[Group | None, str]:
         for component in self.filters.values():
