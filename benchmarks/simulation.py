@@ -231,6 +231,8 @@ class Simulation:
             spawn_learner=learner,
             spawn_reference=learner,
             spawn_critic=_no_critic,
+            find_model=Path,
+            spawn_frozen=lambda request, folder: learner(request),
             make_sync=InProcessSync,
             folder=folder,
             recorder=Recorder(folder, [], now.progress.seconds),

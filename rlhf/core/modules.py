@@ -67,6 +67,12 @@ class GreedyAdvantageModule(AdvantageModule, Protocol):
     GREEDY: bool
 
 
+class TeacherAdvantageModule(AdvantageModule, Protocol):
+    """One that needs a teacher: `TEACHER` is True, and its groups come with `teacher_gaps_GT`."""
+
+    TEACHER: bool
+
+
 class RewardModule(Protocol):
     """A file in `rewards`."""
 

@@ -177,6 +177,9 @@ class Group:
     greedy: Group | None = None
     """A group of one beside this one: the greedy answer to the prompt, where the advantages compare with it. Nothing is
     trained on it."""
+    teacher_gaps_GT: tuple[tuple[float, ...], ...] = ()
+    """Log-prob of each token under the policy less that under a teacher, whose mean is KL(policy || teacher); empty
+    without a teacher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

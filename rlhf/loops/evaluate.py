@@ -39,6 +39,9 @@ class Config:
     """Of the sampled measures."""
     top_p: float = 1.0
     """Of the sampled measures."""
+    likelihood: bool = False
+    """Also measure whether the probability of a sampled answer says how often it is right: calibration error, Brier
+    score, average precision."""
     greedy: bool = True
     """Also measure greedy decoding, one sample per prompt."""
 
@@ -66,7 +69,8 @@ class Result:
     groups: tuple[Group, ...]
     """What was sampled, scored; for `rlhf evaluate` and the report."""
     honesty: Mapping[str, Interval]
-    """Measures of refusals and stated confidence, where a reward looks for them (`rlhf.loops.honesty`)."""
+    """Measures of refusals and of confidence, where a reward looks for them or they are asked for
+    (`rlhf.loops.honesty`)."""
     per_prompt: tuple[Mapping[str, Json], ...]
     """One record per prompt, under the names of `metrics`; null where nothing could be graded."""
 
@@ -122,7 +126,8 @@ class Evaluator:
             ungradable=sum(not verified(r) for g in groups for r in g.rewards),
             parts=_parts("sampled", groups) | _parts("greedy", alone),
             groups=tuple(groups),
-            honesty=honesty.measure(groups, seed=self.seed),
+            honesty=honesty.measure(groups, seed=self.seed)
+            | (honesty.likelihood(groups, seed=self.seed) if self.cfg.likelihood else {}),
             per_prompt=tuple(
                 {"task": self.task, "prompt_id": g.prompt.id, "content": content_key(g.prompt)}
                 | {name: column[i] for name, column in values.items()}

@@ -54,6 +54,9 @@ class Config:
     build: Component = slot("rlhf.data.build", "samples")
     """What the rows are: the selected samples themselves, or what is made of them."""
     learner: learner.Config = field(default_factory=learner.Config)
+    start: str = ""
+    """Stage whose last weights to start from, or `model` for what the run starts from; empty goes on with the stage
+    before."""
     evaluate_every: int = 0
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
 

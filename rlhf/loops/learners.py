@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlhf.core.protocols import LearnerHandle
 from rlhf.core.seeding import derive_seed
-from rlhf.loops.settings import Settings
+from rlhf.loops.settings import MODEL, Experiment, Settings, StageSettings
 from rlhf.loops.setup import opened
 from rlhf.loops.stage import REFERENCE, LearnerRequest, Progress
 from rlhf.models import adapters, load
@@ -88,13 +88,55 @@ def critic(
         else:
             start = folders.start
             if path is not None:
-                trusted = settings.model.trust_remote_code
-                start = models[path] if path in models else load.local_folder(path, trust_remote_code=trusted)
+                start = models[path] if path in models else local(settings, path)
             source = Source(start, beside / adapters.FOLDER if beside is not None else None)
         versions = progress.critic_version, 0
         return runtime.learner(_role(settings, request, source, versions, names=(folders.name, second)))
 
     return spawn
+
+
+def frozen(
+    settings: Settings, runtime: Runtime, name: str
+) -> Callable[[LearnerRequest, Path], Awaitable[LearnerHandle]]:
+    """Makes learners that do not train, with the weights in a folder.
+
+    Args:
+        name: of the stage.
+    """
+
+    def spawn(request: LearnerRequest, folder: Path) -> Awaitable[LearnerHandle]:
+        assert request.loss is None, "a frozen model has no loss"
+        return runtime.learner(_role(settings, request, Source(folder), (0, 0), names=(name,)))
+
+    return spawn
+
+
+def local(settings: Settings, path: str) -> Path:
+    """The folder of a model by path or hub id.
+
+    Raises:
+        DataError: there is none.
+    """
+    return load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
+
+
+def ended(experiment: Experiment, progress: Progress, checkpoints: Path) -> dict[str, Path]:
+    """Weights of the stages that have ended, by the name of the stage."""
+    ends = zip(experiment.stages, progress.stage_ends, strict=False)
+    return {stage.name: checkpoints / f"step_{end}" for stage, end in ends}
+
+
+def began(experiment: Experiment, stage: StageSettings, progress: Progress, checkpoints: Path, model: Path) -> Path:
+    """Weights that the current stage starts from: those that its `start` names, else those of the stage before.
+
+    Args:
+        model: that the run starts from.
+    """
+    if stage.config.start:
+        return model if stage.config.start == MODEL else ended(experiment, progress, checkpoints)[stage.config.start]
+    begun = progress.step - progress.stage_step
+    return checkpoints / f"step_{begun}" if begun else model
 
 
 def _adds(request: LearnerRequest) -> bool:

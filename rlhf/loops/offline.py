@@ -25,18 +25,20 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.modules import Example
 from rlhf.core.protocols import LearnerHandle, Task
+from rlhf.core.sampling import Transforms
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Head, Labels, Sample, Stream
 from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.learner import learner
-from rlhf.loops import beside, critic, held_out, references, updates
+from rlhf.loops import beside, critic, held_out, references, teacher, updates
 from rlhf.loops.beside import RewardModelConfig
 from rlhf.loops.held_out import HeldOutConfig
 from rlhf.loops.prompts import ExampleStream, of_tasks
 from rlhf.loops.references import References
 from rlhf.loops.stage import PRM, REWARD_MODEL, LearnerRequest, Stage
+from rlhf.loops.teacher import LikeliestConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,8 +70,13 @@ class Config:
     precompute_reference: bool = False
     """Ask the reference about all answers once before training, so that its memory is free again, instead of with every
     batch; for losses that compare with one."""
+    teacher: LikeliestConfig = field(default_factory=LikeliestConfig)
+    """With `loss.name: distill`: who says what is likeliest."""
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    start: str = ""
+    """Stage whose last weights to start from, or `model` for what the run starts from; empty goes on with the stage
+    before."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 100
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -113,6 +120,11 @@ class Config:
                 "batch_size", problem, fix="use 2 or more; the more, the better is the estimate of the KL"
             )
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss looks at what a teacher finds likeliest."""
+        return Stream.TOPK in self.loss.module.streams(self.loss.config)
+
     def _check_transforms(self) -> None:
         declared = self.loss.module.streams(self.loss.config)
         for label, transform in self.transforms.items():
@@ -139,12 +151,18 @@ async def run(cfg: Config, stage: Stage) -> None:
             yield units(examples.take(step * cfg.batch_size, cfg.batch_size))
         yield units(measured_on)
 
+    def once() -> list[list[Sample]]:
+        return units([*examples.take(0, min(len(training), cfg.steps * cfg.batch_size)), *measured_on])
+
+    lesson = await teacher.likeliest(cfg, stage, once)
     reference = await references.start(cfg, stage, draws)
-    trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps))
+    # Teacher and student speak of their whole distributions, not of those that are sampled from.
+    transforms = Transforms() if cfg.needs_teacher else stage.sampling
+    trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, transforms, cfg.steps))
     sync = await stage.start(trained)
     for _ in stage.steps(cfg.steps):
         with stage.phase("data"):
-            drawn = units(examples.take(stage.progress.cursor, cfg.batch_size))
+            drawn = lesson(units(examples.take(stage.progress.cursor, cfg.batch_size)))
             drawn = [[_transformed(cfg, sample, stage) for sample in unit] for unit in drawn]
             stage.progress.cursor += cfg.batch_size
         with stage.phase("ref"):
@@ -153,7 +171,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
         stage.progress.version = stats.version
         if measured_on and held_out.due(cfg, stage):
-            await _measure(cfg, stage, units(measured_on), reference, trained)
+            await _measure(cfg, stage, lesson(units(measured_on)), reference, trained)
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
@@ -196,6 +214,8 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     if cfg.needs_reference:
         when = "once before training" if cfg.precompute_reference else "with every update"
         told["reference"] = f"the weights that the stage begins with, asked {when}"
+    if cfg.needs_teacher:
+        told["teacher"] = f"{cfg.teacher.path} says the {cfg.teacher.k} likeliest tokens everywhere, before training"
     return told
 
 

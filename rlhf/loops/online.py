@@ -21,7 +21,7 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import critic, greedy, reference, updates, verify
+from rlhf.loops import critic, greedy, reference, teacher, updates, verify
 from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
@@ -29,6 +29,7 @@ from rlhf.loops.kl_in_reward import KlInReward
 from rlhf.loops.prompts import PromptStream, of_tasks
 from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.stage import LearnerRequest, Stage
+from rlhf.loops.teacher import TeacherConfig
 from rlhf.loops.verify import VerifyConfig
 from rollout.buffer import Buffer
 
@@ -67,6 +68,10 @@ class Config:
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    start: str = ""
+    """Stage whose last weights to start from, or `model` for what the run starts from; empty goes on with the stage
+    before."""
     learner: learner.Config = field(default_factory=learner.Config)
     evaluate_every: int = 20
     """Steps between evaluations of held-out prompts; 0 evaluates at the end of the stage only."""
@@ -103,6 +108,11 @@ class Config:
         return hasattr(self.advantage.module, "returns")
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether the advantages look at the log-probs of a teacher."""
+        return getattr(self.advantage.module, "TEACHER", False)
+
+    @property
     def policy_updates(self) -> int:
         """Optimizer updates of the policy."""
         waits = self.critic.warmup_steps if self.needs_critic else 0
@@ -120,6 +130,8 @@ async def run(cfg: Config, stage: Stage) -> None:
     learner = await stage.spawn_learner(request)
     if cfg.needs_reference:
         await reference.start(cfg.reference, stage, learner, request)
+    if cfg.needs_teacher:
+        await teacher.start(cfg.teacher, cfg.learner, stage)
     if cfg.needs_critic:
         await critic.start(cfg.critic, stage, total_updates=cfg.steps * cfg.epochs * cfg.minibatches)
     sync = await stage.start(learner)

@@ -216,6 +216,8 @@ async def run_stages(
             continue
         if index > progress.stage or not progress.step:
             progress.enter(index)
+        if not progress.stage_step:
+            weights = learners.began(experiment, stage, progress, folder.checkpoints, shared.model_folder)
         announce(stage)
         last = progress.step - progress.stage_step + stage.config.steps
         here = Standing(progress, weights, {})
@@ -224,7 +226,6 @@ async def run_stages(
         )
         if stop_before is not None and stop_before <= last:
             break
-        weights = folder.checkpoints / f"step_{progress.step}"
         if index + 1 < len(experiment.stages):
             await made.close()
     return made
@@ -244,8 +245,9 @@ async def run_stage(
 ) -> Stage:
     """Run one stage to its end, or to `stop_before`. Returns it with the engine at its last weights."""
     settings, progress = experiment.settings, now.progress
-    start = _stage_start(folder, progress, shared.model_folder)
+    start = learners.began(experiment, stage, progress, folder.checkpoints, shared.model_folder)
     folders = learners.StageFolders(stage.name, now=now.weights, start=start)
+    ended = learners.ended(experiment, progress, folder.checkpoints)
     models = setup.reward_models(experiment, progress, now.weights.parent)
     made = Stage(
         name=stage.name,
@@ -260,6 +262,8 @@ async def run_stage(
         spawn_learner=learners.learner(settings, runtime, folders, progress=progress),
         spawn_reference=learners.reference(settings, runtime, folders, progress=progress),
         spawn_critic=learners.critic(settings, runtime, folders, progress=progress, models=models),
+        find_model=lambda path: ended.get(path) or learners.local(settings, path),
+        spawn_frozen=learners.frozen(settings, runtime, stage.name),
         make_sync=runtime.sync,
         folder=folder,
         recorder=recorder,
@@ -275,12 +279,6 @@ async def run_stage(
         recorder.step(0, stage.name)
     await stage.module.run(stage.config, made)
     return made
-
-
-def _stage_start(folder: RunFolder, progress: Progress, start: Path) -> Path:
-    """Weights that the current stage started from: the end of the stage before, or the model."""
-    begun = progress.step - progress.stage_step
-    return folder.checkpoints / f"step_{begun}" if begun else start
 
 
 def _write_start(folder: RunFolder, experiment: Experiment, now: Mapping[str, Any]) -> None:

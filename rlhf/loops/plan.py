@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from rewards import base, rubric
 from rewards.base import RewardConfig
@@ -22,8 +21,8 @@ from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, plan_trained, setup
 from rlhf.loops.evaluate import by_task
 from rlhf.loops.plan_memory import Holding, Lengths
+from rlhf.loops.plan_shape import model_shape
 from rlhf.loops.settings import Experiment, StageSettings
-from rlhf.models.load import DTYPES
 from rlhf.report.units import amount
 from rlhf.runtime import memory, ray
 from rlhf.runtime.memory import Shape, Trained
@@ -104,37 +103,6 @@ def _golds(experiment: Experiment, shared: setup.Parts) -> str:
     if isinstance(first.config, RewardConfig) and first.config.costly:
         return f"not checked, since '{name}' takes long to grade them"
     return validate(experiment, shared).summary()
-
-
-def model_shape(folder: Path, *, dtype: str = "auto", trust_remote_code: bool) -> Shape:
-    """Sizes of a model, from its config alone; no weights are loaded.
-
-    Args:
-        dtype: a key of `DTYPES`, of the weights.
-    """
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    text = config.get_text_config()
-    told = vars(text)
-    heads = text.num_attention_heads
-    names = [name for name, _ in model.named_parameters()]
-    of_experts = (told.get("moe_intermediate_size") or 0) * (told.get("num_experts_per_tok") or 0)
-    chosen = DTYPES[dtype]
-    return Shape(
-        parameters=sum(p.numel() for p in model.parameters()),
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        intermediate=of_experts or told.get("intermediate_size") or told.get("n_inner") or 4 * text.hidden_size,
-        heads=heads,
-        kv_heads=told.get("num_key_value_heads") or heads,
-        head_dim=told.get("head_dim") or text.hidden_size // heads,
-        vocabulary=text.vocab_size,
-        gated=any(".gate_proj." in name or ".gate_up_proj" in name for name in names),
-        head_norms=any(name.endswith("q_norm.weight") for name in names),
-        positions=told.get("max_position_embeddings") or told.get("n_positions"),
-        bytes_per_value=(next(model.parameters()).dtype if isinstance(chosen, str) else chosen).itemsize,
-    )
 
 
 def _show_stage(console: Console, stage: StageSettings, lengths: Lengths, experiment: Experiment) -> None:

@@ -20,7 +20,7 @@ from rlhf.core.training import Labels
 from rlhf.learner import optimizer
 from rlhf.learner.backends import deepspeed_backend
 from rlhf.learner.learner import labels
-from rlhf.loops import generate, offline, online
+from rlhf.loops import generate, offline, online, plan_shape
 from rlhf.loops.settings import Settings, StageSettings
 from rlhf.models import adapters
 from rlhf.models.attention import SHORT
@@ -104,8 +104,8 @@ def rank(
     device: str,
     trained: Mapping[str, Trained] = MappingProxyType({}),
 ) -> list[Part]:
-    """What one learner rank holds in a stage: the trained model, and a reference and a critic where the
-    stage looks at one.
+    """What one learner rank holds in a stage: the trained model, and a reference, a teacher and a critic where the
+    stage looks at one. A teacher that has spoken before training is not counted.
 
     Args:
         ranks: processes that share the training.
@@ -136,6 +136,9 @@ def rank(
             parts += memory.owned("reference", memory.frozen(shape, each, zero))
     if isinstance(cfg, offline.Config) and cfg.needs_reference and not cfg.precompute_reference:
         parts += memory.owned("reference", memory.frozen(shape, each, zero))
+    if isinstance(cfg, online.Config) and cfg.needs_teacher:
+        taught_by = plan_shape.of_teacher(cfg.teacher, settings, shape)
+        parts += memory.owned("teacher", memory.frozen(taught_by, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:
         like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
         training = _training(like, shape, held, longest, ranks, device)

@@ -32,6 +32,10 @@ LOOPS = ("online", "offline", "generate")
 """Loops that a stage can run; `evaluate` is part of each and a command of its own."""
 
 
+MODEL = "model"
+"""The name, for a stage's `start`, of what the run starts from."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """Where a run lives."""
@@ -163,6 +167,7 @@ def _check_blocks(tree: Mapping[str, Any], blocks: Mapping[str, Any]) -> None:
 def _check_order(stages: Sequence[StageSettings]) -> None:
     """A stage that learns from another one's samples, or goes by what it found, comes after it."""
     for place, stage in enumerate(stages):
+        _check_weights(stage, stages[:place], stages[place:])
         if isinstance(stage.config, online.Config) and stage.config.boundary.source:
             _check_boundary(stage, stages[:place])
         if not isinstance(stage.config, offline.Config):
@@ -171,6 +176,22 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         if source is not None and (source >= place or stages[source].loop != "generate"):
             problem = f"'{stage.config.data}' is not a generate stage that comes before '{stage.name}'"
             raise ConfigError(f"{stage.name}.data", problem, fix="reorder `stages`, or name a dataset file")
+
+
+def _check_weights(stage: StageSettings, before: Sequence[StageSettings], rest: Sequence[StageSettings]) -> None:
+    """A stage starts from, and learns from, what there is by then."""
+    names, config = [other.name for other in before], stage.config
+    if config.start and config.start not in (MODEL, *names):
+        problem = f"'{config.start}' is no stage that comes before '{stage.name}'"
+        raise ConfigError(f"{stage.name}.start", problem, fix=did_you_mean(config.start, (MODEL, *names)))
+    if isinstance(config, generate.Config) or not config.needs_teacher:
+        return
+    if config.teacher.path is None:
+        fix = f"set {stage.name}.teacher.path to a model, or to a stage before this one"
+        raise ConfigError(f"{stage.name}.teacher.path", "there is nobody to learn from", fix=fix)
+    if config.teacher.path in [other.name for other in rest]:
+        problem = f"'{config.teacher.path}' does not come before '{stage.name}'"
+        raise ConfigError(f"{stage.name}.teacher.path", problem, fix="reorder `stages`, or name a model's folder")
 
 
 def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> None:

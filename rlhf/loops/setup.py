@@ -24,7 +24,7 @@ from rlhf.core.protocols import Task
 from rlhf.core.types import Prompt
 from rlhf.data import judging, sources
 from rlhf.data.render import check_tokenizer, render_prompt
-from rlhf.loops import generate, offline, online
+from rlhf.loops import generate, offline, online, teacher
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trained_beside
@@ -104,6 +104,7 @@ def check(experiment: Experiment, shared: Parts) -> None:
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
         _check_continued(stage, experiment.settings, shared)
+        _check_teacher(stage, experiment.settings, shared)
 
 
 def check_rewards(settings: Settings, shared: Parts) -> None:
@@ -280,6 +281,20 @@ def _longest_answered(stage: StageSettings, settings: Settings, shared: Parts) -
     if not verify.on:
         return longest
     return longest + judging.overhead(verify.judging, shared.tokenizer) + settings.sampling.max_tokens
+
+
+def _local(settings: Settings, path: str) -> Path:
+    return load.local_folder(path, trust_remote_code=settings.model.trust_remote_code)
+
+
+def _check_teacher(stage: StageSettings, settings: Settings, shared: Parts) -> None:
+    """A teacher's tokens mean what the model's mean."""
+    if isinstance(stage.config, generate.Config) or not stage.config.needs_teacher:
+        return
+    cfg, where = stage.config.teacher, f"{stage.name}.teacher"
+    path = teacher.path_of(cfg, needed=True, stages=settings.stages)
+    tokenizer = None if path is None else opened(settings, _local(settings, path)).tokenizer()
+    teacher.check(cfg, shared.tokenizer, tokenizer, where=where)
 
 
 def _longest_question(stage: StageSettings, shared: Parts) -> int:

@@ -113,6 +113,10 @@ class Stage:
     spawn_critic: Callable[[LearnerRequest, str | None, str], Awaitable[LearnerHandle]]
     """A critic, or a reward model: that of the stage's newest checkpoint, in the folder that is named last, or made of
     the model at a path, or that of a stage, or of the current weights."""
+    find_model: Callable[[str], Path]
+    """Folder of a model: an earlier stage's last weights by its name, or a path or hub id."""
+    spawn_frozen: Callable[[LearnerRequest, Path], Awaitable[LearnerHandle]]
+    """A learner that does not train, with the weights in a folder."""
     make_sync: Callable[[LearnerHandle, EngineHandle], WeightSync]
     folder: RunFolder
     recorder: Recorder
@@ -127,6 +131,7 @@ class Stage:
     reference: ReferenceHandle | None = None
     moving: LearnerHandle | None = None
     """The reference, where it follows the policy, so that checkpoints hold it."""
+    teacher: LearnerHandle | None = None
     critic: LearnerHandle | None = None
     """A second model that learns in this stage: a critic, or a reward model of answers or steps."""
     second: str = CRITIC
@@ -211,7 +216,7 @@ class Stage:
 
     async def close(self) -> None:
         """Give back what the stage's learners hold; its engine goes on to the next stage."""
-        for held in (self.trained, self.reference, self.critic):
+        for held in (self.trained, self.reference, self.teacher, self.critic):
             if held is not None:
                 await held.close()
 

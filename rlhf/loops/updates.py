@@ -23,7 +23,7 @@ from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, Sample, Stream, UpdateStats
 from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
-from rlhf.loops import critic, kl_in_reward, verify
+from rlhf.loops import critic, kl_in_reward, teacher, verify
 from rlhf.loops.stage import Stage
 from rlhf.losses.correction import effective_sample_size
 
@@ -61,7 +61,8 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
     ]
     reference = stage.reference
     ref = await _logprobs(reference, cfg, gradable, stage) if reference is not None else None
-    needs_old = cfg.epochs * cfg.minibatches > 1 or bool(cfg.kl_in_reward.coef)
+    stale = cfg.needs_teacher and cfg.max_staleness > 0
+    needs_old = cfg.epochs * cfg.minibatches > 1 or bool(cfg.kl_in_reward.coef) or stale
     old = await _logprobs(learner, cfg, gradable, stage) if needs_old else None
     metrics: dict[str, Metric] = {}
     kl_coef = stage.progress.kl_coef or cfg.kl_in_reward.coef or None
@@ -69,6 +70,11 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
         assert old is not None and ref is not None
         shaped = kl_in_reward.shape(cfg.kl_in_reward, groups, coef=kl_coef, old=old, ref=ref)
         groups, kl_coef, metrics = shaped.groups, shaped.next_coef, shaped.metrics
+    if cfg.needs_teacher:
+        assert stage.teacher is not None
+        taught = await _logprobs(stage.teacher, cfg, gradable, stage)
+        groups = teacher.compared(groups, taught, old)
+        metrics["teacher/reverse_kl"] = teacher.reverse_kl(groups, taught)
     values = returns = None
     if cfg.needs_critic:
         assert stage.critic is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -97,7 +98,17 @@ def pack(samples: Sequence[Sample], *, dtype: torch.dtype = torch.float64) -> Ba
         values_T=stream(lambda s: s.values),
         returns_T=stream(lambda s: s.returns),
         weights_T=stream(lambda s: s.weights),
+        topk_ids_TK=_rows([s.topk_ids for s in samples], torch.int64),
+        topk_logprobs_TK=_rows([s.topk_logprobs for s in samples], dtype),
     )
+
+
+def _rows(of_samples: Sequence[tuple[tuple[float, ...], ...] | None], dtype: torch.dtype) -> Tensor | None:
+    present = [of_sample for of_sample in of_samples if of_sample is not None]
+    rows = [row for of_sample in present for row in of_sample]
+    if not rows and present:
+        return torch.empty(0, 1, dtype=dtype)
+    return torch.tensor(rows, dtype=dtype) if rows else None
 
 
 def _units(samples: Sequence[Sample]) -> Tensor:
@@ -164,7 +175,11 @@ class TinyModel(torch.nn.Module):
         self.head = torch.nn.Parameter(torch.randn(width, vocab, generator=generator, dtype=torch.float64))
 
     def forward(self, batch: Batch) -> ForwardOut:
-        return forward_of_logits(self._hidden_TD(batch) @ self.head, batch.targets_T)
+        logits_TV = self._hidden_TD(batch) @ self.head
+        out = forward_of_logits(logits_TV, batch.targets_T)
+        if batch.topk_ids_TK is None:
+            return out
+        return replace(out, topk_logprobs_TK=logits_TV.log_softmax(dim=-1).gather(1, batch.topk_ids_TK))
 
     def values(self, batch: Batch) -> ValuesOut:
         """The same as a critic, with the first column of the head."""

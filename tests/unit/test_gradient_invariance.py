@@ -67,6 +67,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "paper": {"form": "paper"},
     "detached": {"form": "released_detached"},
     "no_beta": {"beta": 0.0},
+    "no_tail": {"tail": False},
 }
 """By name, fields of a Config that it may have."""
 
@@ -97,7 +98,7 @@ CASES = [case for name in component.names("rlhf.losses") if name not in COMPARIN
 
 def make_samples(*, with_old: bool) -> list[Sample]:
     """Eight sequences of very unequal length; one has a hole in its targets, one has no target at all."""
-    rng, critic, weigher = random.Random(7), random.Random(8), random.Random(9)
+    rng, critic, weigher, rng_k = (random.Random(seed) for seed in (7, 8, 9, 10))
     samples: list[Sample] = []
     for i, count in enumerate([1, 9, 2, 5, 1, 12, 4, 3]):
 
@@ -105,6 +106,7 @@ def make_samples(*, with_old: bool) -> list[Sample]:
             return tuple(rng.uniform(-3.0, -0.5) for _ in range(count))
 
         mask = {3: (True, False, False, True, True), 7: (False, False, False)}.get(i)
+        likeliest = tuple(rng_k.sample(range(VOCAB), 3) for _ in range(count if mask is None else sum(mask)))
         samples.append(
             Sample(
                 id=f"s{i}",
@@ -116,6 +118,8 @@ def make_samples(*, with_old: bool) -> list[Sample]:
                 rollout_logprobs=draw(),
                 ref_logprobs=draw(),
                 weights=tuple(weigher.uniform(0.0, 2.0) for _ in range(count)),
+                topk_ids=tuple(map(tuple, likeliest)),
+                topk_logprobs=((-0.5, -1.5, -3.0),) * len(likeliest),
                 values=tuple(critic.uniform(-0.5, 0.5) for _ in range(count)),
                 returns=tuple(critic.random() for _ in range(count)),
             )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from batches import group as answered
 
 from rlhf.core.types import Group, Message, Prompt, RewardOut, Verdict
 from rlhf.loops import honesty
+from rlhf.report.calibration import expected_calibration_error
 
 KINDS = {"r": (Verdict.CORRECT, 0.0), "w": (Verdict.WRONG, 0.0), "d": (Verdict.REFUSED, 1.0)}
 
@@ -96,3 +100,17 @@ def test_stated_confidence_of_answers_is_measured_and_that_of_refusals_is_not() 
     assert found["calibration_error"] == pytest.approx((0.1 + 0.6 + 0.5) / 3)
     assert found["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
     assert not {"brier", "calibration_error", "average_precision"} & means(*HELD_OUT).keys()
+
+
+def test_the_probability_of_an_answer_is_held_against_how_often_it_is_right() -> None:
+    made = answered(1.0, 0.0, None, lengths=[2, 1, 3])
+    chances = [math.log(0.5), math.log(0.8)], [math.log(0.25)], [-1.0, -1.0, -1.0]
+    trajectories = [replace(t, logprobs=tuple(c)) for t, c in zip(made.trajectories, chances, strict=True)]
+    spoilt = replace(made.rewards[2], verdict=Verdict.CRASH)
+    found = replace(made, trajectories=tuple(trajectories), rewards=(*made.rewards[:2], spoilt))
+    got = {name: interval.mean for name, interval in honesty.likelihood([found], seed=0).items()}
+    confidence, right, weight = np.array([0.4, 0.25]), np.array([1.0, 0.0]), np.ones(2)
+    assert got["likelihood/calibration_error"] == pytest.approx(expected_calibration_error(confidence, right, weight))
+    assert got["likelihood/brier"] == pytest.approx((0.6**2 + 0.25**2) / 2)
+    assert got["likelihood/average_precision"] == 1.0
+    assert honesty.likelihood([], seed=0) == {}

@@ -209,3 +209,15 @@ def test_the_model_reads_inputs_and_predicts_tokens() -> None:
     assert batch.tokens_N.tolist() == [10, 11, 99]
     assert batch.targets_T.tolist() == [12, 13]
     assert batch.weights_T is not None and batch.weights_T.tolist() == [0.5, 2.0]
+
+
+def test_rows_of_likeliest_tokens_stand_per_target() -> None:
+    ids, logprobs = (((4, 5), (6, 7)), ((-0.1, -2.0), (-0.2, -3.0)))
+    told = replace(LONG, topk_ids=ids, topk_logprobs=logprobs)
+    masked = replace(SHORT, topk_ids=((8, 9),), topk_logprobs=((-0.3, -4.0),))
+    (batch,) = pack([told, masked], token_budget=7)
+    assert batch.topk_ids_TK is not None and batch.topk_logprobs_TK is not None
+    assert batch.topk_ids_TK.tolist() == [[8, 9], [4, 5], [6, 7]] and batch.topk_ids_TK.dtype == torch.int64
+    torch.testing.assert_close(batch.topk_logprobs_TK, torch.tensor([[-0.3, -4.0], [-0.1, -2.0], [-0.2, -3.0]]))
+    with pytest.raises(AssertionError, match="for all targets, or none"):
+        pack([told, SHORT], token_budget=7)
