@@ -111,7 +111,8 @@ def test_defaults_of_corrections_on_the_page_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", ALGORITHMS, flags=re.DOTALL))
 def test_examples_on_the_algorithms_page_load(block: str, tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(f"base: {ROOT / 'configs' / 'grpo.yaml'}\n{block}", encoding="utf-8")
+    bases = [str(ROOT / "configs" / name) for name in ("sft.yaml", "grpo.yaml")]
+    (tmp_path / "recipe.yaml").write_text(f"base: {bases}\n{block}", encoding="utf-8")
     settings.read(tmp_path / "recipe.yaml")
 
 
