@@ -11,6 +11,8 @@ import torch
 from commands import KILLED, Shell, reproducible, rows, tree, with_critic, write_config
 from safetensors.torch import load_file
 
+pytest.importorskip("peft", reason="needs the extra `lora`")
+
 LORA: dict[str, Any] = {"name": "lora", "r": 8, "alpha": 16}
 
 
