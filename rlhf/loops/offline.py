@@ -32,13 +32,14 @@ from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.learner import learner
-from rlhf.loops import beside, critic, held_out, references, teacher, updates
+from rlhf.loops import beside, critic, held_out, reference, references, updates
 from rlhf.loops.beside import RewardModelConfig
 from rlhf.loops.held_out import HeldOutConfig
 from rlhf.loops.prompts import ExampleStream, of_tasks
+from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.references import References
 from rlhf.loops.stage import PRM, REWARD_MODEL, LearnerRequest, Stage
-from rlhf.loops.teacher import LikeliestConfig
+from rlhf.models import adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,6 +68,7 @@ class Config:
     """
     loss: Component = slot("rlhf.losses", "ce")
     """What the learner minimises."""
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     precompute_reference: bool = False
     """Ask the reference about all answers once before training, so that its memory is free again, instead of with every
     batch; for losses that compare with one."""
@@ -111,9 +113,16 @@ class Config:
         if self.precompute_reference and not self.needs_reference:
             problem = f"would ask a reference that '{self.loss.name}' does not look at"
             raise ConfigError("precompute_reference", problem, fix="use false")
-        if self.precompute_reference and self.transforms:
-            problem = "would ask once about samples that transforms change every time"
-            raise ConfigError("precompute_reference", problem, fix="use false, or leave the transforms out")
+        if self.reference.every and not self.needs_reference:
+            problem = f"moves a reference that '{self.loss.name}' does not look at"
+            raise ConfigError("reference.every", problem, fix="use 0")
+        changes = {
+            "about samples that transforms change every time": bool(self.transforms),
+            "a reference that follows the policy": bool(self.reference.every),
+            "a policy without its adapters, which takes no memory of its own": adapters.adds(self.learner.trainable),
+        }
+        for what in (what for what, there in changes.items() if there and self.precompute_reference):
+            raise ConfigError("precompute_reference", f"would ask once {what}", fix="use false")
         if Stream.KL in self.loss.module.streams(self.loss.config) and self.batch_size < 2:
             problem = f"{self.batch_size} question has no other one's answer to be given"
             raise ConfigError(
@@ -151,14 +160,12 @@ async def run(cfg: Config, stage: Stage) -> None:
             yield units(examples.take(step * cfg.batch_size, cfg.batch_size))
         yield units(measured_on)
 
-    def once() -> list[list[Sample]]:
-        return units([*examples.take(0, min(len(training), cfg.steps * cfg.batch_size)), *measured_on])
-
-    lesson = await teacher.likeliest(cfg, stage, once)
-    reference = await references.start(cfg, stage, draws)
-    # Teacher and student speak of their whole distributions, not of those that are sampled from.
-    transforms = Transforms() if cfg.needs_teacher else stage.sampling
-    trained = await stage.spawn_learner(LearnerRequest(cfg.loss, cfg.learner, transforms, cfg.steps))
+    known = await references.once(cfg, stage, draws) if cfg.precompute_reference else None
+    request = LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps)
+    trained = await stage.spawn_learner(request)
+    if cfg.needs_reference and known is None:
+        await reference.start(cfg.reference, stage, trained, request)
+    compared = known or references.beside(cfg, stage)
     sync = await stage.start(trained)
     for _ in stage.steps(cfg.steps):
         with stage.phase("data"):
@@ -166,12 +173,13 @@ async def run(cfg: Config, stage: Stage) -> None:
             drawn = [[_transformed(cfg, sample, stage) for sample in unit] for unit in drawn]
             stage.progress.cursor += cfg.batch_size
         with stage.phase("ref"):
-            samples = await reference.completed(drawn, policy=trained)
+            samples = await compared.completed(drawn, policy=trained)
         batches = pack(samples, token_budget=cfg.learner.micro_batch_tokens, multiple=trained.ranks)
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
         stage.progress.version = stats.version
         if measured_on and held_out.due(cfg, stage):
-            await _measure(cfg, stage, lesson(units(measured_on)), reference, trained)
+            await _measure(cfg, stage, units(measured_on), compared, trained)
+        await reference.follow(cfg.reference, stage, trained)
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
 
@@ -213,9 +221,8 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
     }
     if cfg.needs_reference:
         when = "once before training" if cfg.precompute_reference else "with every update"
-        told["reference"] = f"the weights that the stage begins with, asked {when}"
-    if cfg.needs_teacher:
-        told["teacher"] = f"{cfg.teacher.path} says the {cfg.teacher.k} likeliest tokens everywhere, before training"
+        follows = f", moving every {cfg.reference.every} steps" if cfg.reference.every else ""
+        told["reference"] = f"the weights that the stage begins with{follows}, asked {when}"
     return told
 
 
@@ -269,10 +276,10 @@ def _of_prompts(cfg: Config, prompts: Sequence[Prompt]) -> list[Example]:
 
 
 async def _measure(
-    cfg: Config, stage: Stage, units: Sequence[Sequence[Sample]], reference: References, trained: LearnerHandle
+    cfg: Config, stage: Stage, units: Sequence[Sequence[Sample]], compared: References, trained: LearnerHandle
 ) -> None:
     with stage.phase("eval"):
-        samples = await reference.completed(units, policy=trained)
+        samples = await compared.completed(units, policy=trained)
         budget = cfg.learner.micro_batch_tokens
         found = await held_out.measure(cfg.loss, samples, learner=trained, token_budget=budget, name=stage.name)
     stage.recorder.add(found)

@@ -129,16 +129,12 @@ def rank(
         parts = memory.owned("policy", memory.frozen(shape, each, zero))
         return parts + memory.owned(cfg.beside, memory.learner(shape, training, values=True))
     parts = memory.owned("learner", memory.learner(shape, training))
-    if isinstance(cfg, online.Config) and cfg.needs_reference:
+    apart = isinstance(cfg, offline.Config) and cfg.precompute_reference
+    if cfg.needs_reference and not apart:
         if cfg.reference.every:
             parts += memory.owned("reference", memory.frozen(shape, memory.FLOAT32, zero))
         elif not adapters.adds(cfg.learner.trainable):
             parts += memory.owned("reference", memory.frozen(shape, each, zero))
-    if isinstance(cfg, offline.Config) and cfg.needs_reference and not cfg.precompute_reference:
-        parts += memory.owned("reference", memory.frozen(shape, each, zero))
-    if isinstance(cfg, online.Config) and cfg.needs_teacher:
-        taught_by = plan_shape.of_teacher(cfg.teacher, settings, shape)
-        parts += memory.owned("teacher", memory.frozen(taught_by, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:
         like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
         training = _training(like, shape, held, longest, ranks, device)

@@ -1,10 +1,11 @@
 """Log-probs of the reference for an offline stage, and the KL to it: what losses of pairs and KTO ask for.
 
-The reference is the policy as the stage began with it, frozen. Its log-probs are computed with every batch, beside the
-policy, or (`precompute_reference`) once before training, for every answer that the stage's steps will draw: they go to
-`data/<stage>.reference.safetensors` in the run folder, and the reference's memory is free again before the policy takes
-any. A run that goes on reads the file. Answers are known in it by their tokens. In the first pass over the data both
-ways compute the same batches, and so the same numbers to the bit; an answer that is drawn again keeps its first ones.
+The reference is the policy as the stage began with it (`rlhf.loops.reference`). Its log-probs are computed with every
+batch, beside the policy, or (`precompute_reference`) once before training, for every answer that the stage's steps will
+draw: they go to `data/<stage>.reference.safetensors` in the run folder, and the reference's memory is free again before
+the policy takes any. A run that goes on reads the file. Answers are known in it by their tokens. In the first pass over
+the data both ways compute the same batches, and so the same numbers to the bit; an answer that is drawn again keeps its
+first ones.
 
 Where a loss asks for the KL (`Stream.KL`), each question of an update is given the answer of the one drawn before it,
 and the mean of how much likelier the policy finds these answers than the reference does, or 0 where that is below 0, is
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from rlhf.core.errors import RunFolderError
-from rlhf.core.protocols import LearnerHandle
+from rlhf.core.protocols import LearnerHandle, ReferenceHandle
 from rlhf.core.training import Sample, Stream
 from rlhf.data.packing import by_sample, pack
 from rlhf.loops.stage import LearnerRequest, Stage
@@ -52,7 +53,7 @@ class References:
 
     asked: Sequence[Stream]
     token_budget: int
-    model: LearnerHandle | None = None
+    model: ReferenceHandle | None = None
     known: dict[bytes, NDArray[np.float32]] = field(default_factory=dict[bytes, "NDArray[np.float32]"])
 
     async def completed(self, units: Units, *, policy: LearnerHandle) -> list[Sample]:
@@ -88,29 +89,29 @@ class References:
         return max(0.0, math.fsum(ratios) / len(ratios))
 
 
-async def start(cfg: Config, stage: Stage, draws: Callable[[], Iterable[Units]]) -> References:
-    """What a stage's loss asks of a reference, where it asks.
+def beside(cfg: Config, stage: Stage) -> References:
+    """Asks the stage's reference with every batch, if the loss asks for one."""
+    asked = cfg.loss.module.streams(cfg.loss.config)
+    return References(asked=asked, token_budget=cfg.learner.micro_batch_tokens, model=stage.reference)
+
+
+async def once(cfg: Config, stage: Stage, draws: Callable[[], Iterable[Units]]) -> References:
+    """Asks the reference about everything, unless that has been done, and lets it go.
 
     Args:
         draws: the units of every update of the stage in order, and any others that will be asked for.
     """
     asked = cfg.loss.module.streams(cfg.loss.config)
     budget = cfg.learner.micro_batch_tokens
-    if Stream.REF_LOGPROBS not in asked:
-        return References(asked=asked, token_budget=budget)
-    frozen = LearnerRequest(None, cfg.learner, stage.sampling, 0)
-    if not cfg.precompute_reference:
-        stage.reference = await stage.spawn_reference(frozen)
-        return References(asked=asked, token_budget=budget, model=stage.reference)
     path = stage.folder.data / f"{stage.name}.reference.safetensors"
     if not path.exists():
         print(f"{stage.name}: asking the reference about every answer, once")
-        made = References(asked=asked, token_budget=budget, model=await stage.spawn_reference(frozen))
-        assert made.model is not None
+        model = await stage.spawn_reference(LearnerRequest(None, cfg.learner, stage.sampling, 0))
+        made = References(asked=asked, token_budget=budget, model=model)
         with stage.phase("ref"):
             for units in draws():
                 await made.remember(units)
-        await made.model.close()
+        await model.close()
         _write(path, made.known)
     return References(asked=asked, token_budget=budget, known=_read(path))
 
@@ -138,7 +139,9 @@ def key(sample: Sample) -> bytes:
     return hashlib.blake2b(content.encode(), digest_size=_KEY_BYTES).digest()
 
 
-async def _logprobs(model: LearnerHandle, samples: Sequence[Sample], token_budget: int) -> dict[str, tuple[float, ...]]:
+async def _logprobs(
+    model: ReferenceHandle, samples: Sequence[Sample], token_budget: int
+) -> dict[str, tuple[float, ...]]:
     # Nothing is compared here, so that nothing has to stay together.
     bare = [replace(s, unit=None, label=None, anchor=None) for s in samples]
     batches = pack(bare, token_budget=token_budget, multiple=model.ranks)

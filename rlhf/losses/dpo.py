@@ -74,7 +74,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     """The sum over pairs of the loss of the module docstring.
 
     Raises:
-        ValueError: the batch holds something else than pairs, or a value that is not finite.
+        ValueError: the batch holds something else than pairs, or a number that is not finite.
     """
     found = pairs.read(forward, batch, reference=not cfg.reference_free)
     preference_B = _preference(cfg.beta * found.margin_B, cfg)

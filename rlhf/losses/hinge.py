@@ -50,7 +50,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     """The sum over pairs of the loss of the module docstring.
 
     Raises:
-        ValueError: the batch holds something else than pairs, or a value that is not finite.
+        ValueError: the batch holds something else than pairs, or a number that is not finite.
     """
     found = pairs.read(forward, batch, reference=not cfg.reference_free)
     loss_B = torch.relu(1 - cfg.beta * found.margin_B)

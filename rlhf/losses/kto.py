@@ -74,8 +74,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     Raises:
         ValueError: labels, the KL or a stream are missing, or a value is not finite.
     """
-    common.check_finite(batch)
-    pairs.check_logprobs(forward.logprobs_T, batch)
+    common.check_finite(batch, forward.logprobs_T)
     seen_S = batch.target_counts_S > 0
     labels_S, kl_S = _known(batch)
     good_S = labels_S[seen_S] == 1

@@ -60,7 +60,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     """The sum over pairs of the loss of the module docstring.
 
     Raises:
-        ValueError: the batch holds something else than pairs, or a value that is not finite.
+        ValueError: the batch holds something else than pairs, or a number that is not finite.
     """
     found = pairs.read(forward, batch, reference=False)
     # Not a minus sign, which would make a negative zero of a policy that is sure, and of its infinite loss another.

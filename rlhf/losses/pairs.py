@@ -108,9 +108,9 @@ def read(forward: ForwardOut, batch: Batch, *, reference: bool) -> Pairs:
 
     Raises:
         ValueError: see the module docstring; names the sample.
+        DivergedError: a log-prob of the policy is not finite.
     """
-    common.check_finite(batch)
-    check_logprobs(forward.logprobs_T, batch)
+    common.check_finite(batch, forward.logprobs_T)
     chosen_B, rejected_B = places(batch)
     logprobs_S, counts_S = sums(forward.logprobs_T, batch), batch.target_counts_S
     ref_S = sums(common.stream(batch, Stream.REF_LOGPROBS), batch) if reference else torch.zeros_like(logprobs_S)
@@ -146,21 +146,6 @@ def places(batch: Batch) -> tuple[Tensor, Tensor]:
 def sums(x_T: Tensor, batch: Batch) -> Tensor:
     """The sum over the targets of each sequence [S]."""
     return torch.segment_reduce(x_T, "sum", lengths=batch.target_counts_S.long())
-
-
-def check_logprobs(logprobs_T: Tensor, batch: Batch) -> None:
-    """Refuse log-probs of the policy that are not finite.
-
-    Raises:
-        ValueError: names the sample and its target.
-    """
-    finite_T = logprobs_T.isfinite()
-    if not bool(finite_T.all()):
-        t = int((~finite_T).nonzero()[0])
-        sequence = int(batch.sequence_T[t])
-        target = int((batch.sequence_T[:t] == sequence).sum())
-        name, found = batch.ids[sequence], float(logprobs_T[t])
-        raise ValueError(f"the log-prob of sample '{name}' is {found} at its target {target}, counted from 0")
 
 
 def check_positive(field: str, value: float, *, fix: str) -> None:

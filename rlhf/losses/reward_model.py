@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import logsigmoid
 
+from rlhf.core.errors import DivergedError
 from rlhf.core.metrics import Mean
 from rlhf.core.training import Batch, Denominator, Head, LossOut, Stream, ValuesOut
 from rlhf.losses import common, pairs
@@ -63,15 +64,16 @@ def loss(forward: ValuesOut, batch: Batch, cfg: Config) -> LossOut:
     """The sum over pairs of the loss of the module docstring. A score is read at the only target of its answer.
 
     Raises:
-        ValueError: the batch holds something else than pairs, a value that is not finite, or several targets of one
-            answer.
+        ValueError: the batch holds something else than pairs, or several targets of one answer.
+        DivergedError: a score is not finite.
     """
-    common.check_finite(batch)
-    pairs.check_logprobs(forward.values_T, batch)
     if bool((batch.target_counts_S > 1).any()):
         raise ValueError(f"a reward model has one score per answer, and the samples {batch.ids} ask for several")
     chosen_B, rejected_B = pairs.places(batch)
     scores_S = pairs.sums(forward.values_T, batch)
+    if not bool((finite_S := scores_S.isfinite()).all()):
+        s = int((~finite_S).nonzero()[0])
+        raise DivergedError(f"sample '{batch.ids[s]}'", f"the model's score is {float(scores_S[s])}")
     better_B, worse_B = scores_S[chosen_B], scores_S[rejected_B]
     margin_B = torch.zeros_like(better_B) if batch.anchors_S is None else cfg.margin * batch.anchors_S[chosen_B]
     loss_B = -logsigmoid(better_B - worse_B - margin_B)

@@ -49,7 +49,7 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     """The sum over pairs of the loss of the module docstring.
 
     Raises:
-        ValueError: the batch holds something else than pairs, or a value that is not finite.
+        ValueError: the batch holds something else than pairs, or a number that is not finite.
     """
     found = pairs.read(forward, batch, reference=not cfg.reference_free)
     chosen_B, rejected_B = found.chosen.ratio_B, found.rejected.ratio_B

@@ -13,6 +13,7 @@ import torch
 from batches import numeric_gradient, pack
 from pair_cases import ALL, JUDGED, PAIRED, REFERENCED, Case
 
+from rlhf.core.errors import DivergedError
 from rlhf.core.training import Batch, Denominator, Labels, Stream
 from rlhf.losses import pairs
 
@@ -109,7 +110,7 @@ def test_a_pair_with_targets_on_one_side_only_is_refused(case: Case) -> None:
 def test_what_is_not_finite_is_refused(case: Case, odd: float) -> None:
     batch, numbers = given(case)
     said = torch.tensor([*numbers[:1], odd, *numbers[2:]], dtype=torch.float64)
-    with pytest.raises(ValueError, match=rf"of sample 'q0/.' is {odd} at its target"):
+    with pytest.raises(DivergedError, match=rf"sample 'q0/.': the model's .* is {odd}"):
         case.module.loss(pair_cases.forward(case, said), batch, case.cfg)
 
 

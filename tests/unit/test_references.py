@@ -16,10 +16,11 @@ from torch import Tensor
 from rlhf.core.config import build
 from rlhf.core.errors import ConfigError
 from rlhf.core.run_folder import RunFolder
+from rlhf.core.sampling import Transforms
 from rlhf.core.training import Batch, Sample, Stream
-from rlhf.loops import offline, references
+from rlhf.loops import offline, reference, references
 from rlhf.loops.references import References, Units
-from rlhf.loops.stage import Stage
+from rlhf.loops.stage import LearnerRequest, Stage
 
 VOCAB = 6
 
@@ -88,7 +89,17 @@ def started(cfg: offline.Config, folder: Path, made: list[Model], draws: list[Un
     def drawn() -> Iterator[Units]:
         yield from draws
 
-    return asyncio.run(references.start(cfg, stage(folder, made), drawn))
+    async def start() -> References:
+        made_for = stage(folder, made)
+        if cfg.precompute_reference:
+            return await references.once(cfg, made_for, drawn)
+        if cfg.needs_reference:
+            trained = cast(Any, Model(seed=2))
+            request = LearnerRequest(cfg.loss, cfg.learner, Transforms(), cfg.steps)
+            await reference.start(cfg.reference, made_for, trained, request)
+        return references.beside(cfg, made_for)
+
+    return asyncio.run(start())
 
 
 def completed(found: References, units: Units, policy: Model) -> list[Sample]:
@@ -182,7 +193,11 @@ def test_the_kl_does_not_depend_on_micro_batches(tmp_path: Path) -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    with pytest.raises(ConfigError, match="precompute_reference"):
-        config("simpo", precompute_reference=True)
+    for more in ({}, {"reference": {"every": 3}}, {"learner": {"trainable": {"name": "lora"}}}):
+        loss = "dpo" if more else "simpo"
+        with pytest.raises(ConfigError, match="precompute_reference"):
+            config(loss, precompute_reference=True, **more)
+    with pytest.raises(ConfigError, match=r"reference\.every"):
+        config("simpo", reference={"every": 3})
     with pytest.raises(ConfigError, match="batch_size"):
         config("kto", batch_size=1)
