@@ -40,13 +40,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 from rewards import base
 from rewards.base import WorkerError
 from rewards.served import ServedModel, Serving, fingerprint
 from rlhf.core.errors import ConfigError
-from rlhf.core.protocols import Tools
+from rlhf.core.modules import Tools
 from rlhf.core.types import Group, Prompt, RewardOut, Verdict
 
 _LOAD = "rewards.reward_model.local_model:load"
@@ -110,14 +110,11 @@ class Config(base.RewardConfig):
         return True
 
     @property
-    def trained_by(self) -> str:
-        return self.stage
+    def awaits(self) -> base.Awaited | None:
+        return base.Awaited(stage=self.stage, loss="reward_model", asking=self.asking) if self.stage else None
 
-    @property
-    def trained_as(self) -> str:
-        return "reward_model"
-
-    def asking(self, model: Path) -> Self:
+    def asking(self, model: Path) -> Config:
+        """The same reward, with the model in a folder."""
         return replace(self, stage="", model=str(model))
 
 

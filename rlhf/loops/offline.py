@@ -32,13 +32,14 @@ from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.learner import learner
-from rlhf.loops import beside, critic, held_out, reference, references, updates
+from rlhf.loops import beside, critic, held_out, reference, references, teacher, updates
 from rlhf.loops.beside import RewardModelConfig
 from rlhf.loops.held_out import HeldOutConfig
 from rlhf.loops.prompts import ExampleStream, of_tasks
 from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.references import References
 from rlhf.loops.stage import PRM, REWARD_MODEL, LearnerRequest, Stage
+from rlhf.loops.teacher import LikeliestConfig
 from rlhf.models import adapters
 
 if TYPE_CHECKING:
@@ -160,8 +161,14 @@ async def run(cfg: Config, stage: Stage) -> None:
             yield units(examples.take(step * cfg.batch_size, cfg.batch_size))
         yield units(measured_on)
 
+    def once() -> list[list[Sample]]:
+        return units([*examples.take(0, min(len(training), cfg.steps * cfg.batch_size)), *measured_on])
+
+    lesson = await teacher.likeliest(cfg, stage, once)
     known = await references.once(cfg, stage, draws) if cfg.precompute_reference else None
-    request = LearnerRequest(cfg.loss, cfg.learner, stage.sampling, cfg.steps)
+    # Teacher and student speak of their whole distributions, not of those that are sampled from.
+    transforms = Transforms() if cfg.needs_teacher else stage.sampling
+    request = LearnerRequest(cfg.loss, cfg.learner, transforms, cfg.steps)
     trained = await stage.spawn_learner(request)
     if cfg.needs_reference and known is None:
         await reference.start(cfg.reference, stage, trained, request)
@@ -178,7 +185,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         stats = await updates.supervised(samples, batches, stage=stage, learner=trained, name="actor")
         stage.progress.version = stats.version
         if measured_on and held_out.due(cfg, stage):
-            await _measure(cfg, stage, units(measured_on), compared, trained)
+            await _measure(cfg, stage, lesson(units(measured_on)), compared, trained)
         await reference.follow(cfg.reference, stage, trained)
         await stage.end_step(trained, sync, total=cfg.steps, synced=False)
 
@@ -223,6 +230,8 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
         when = "once before training" if cfg.precompute_reference else "with every update"
         follows = f", moving every {cfg.reference.every} steps" if cfg.reference.every else ""
         told["reference"] = f"the weights that the stage begins with{follows}, asked {when}"
+    if cfg.needs_teacher:
+        told["teacher"] = f"{cfg.teacher.path} says the {cfg.teacher.k} likeliest tokens everywhere, before training"
     return told
 
 

@@ -135,6 +135,9 @@ def rank(
             parts += memory.owned("reference", memory.frozen(shape, memory.FLOAT32, zero))
         elif not adapters.adds(cfg.learner.trainable):
             parts += memory.owned("reference", memory.frozen(shape, each, zero))
+    if isinstance(cfg, online.Config) and cfg.needs_teacher:
+        taught_by = plan_shape.of_teacher(cfg.teacher, settings, shape)
+        parts += memory.owned("teacher", memory.frozen(taught_by, each, zero))
     if isinstance(cfg, online.Config) and cfg.needs_critic:
         like = replace(stage, config=replace(cfg, learner=cfg.critic.learner))
         training = _training(like, shape, held, longest, ranks, device)

@@ -4,7 +4,7 @@ The reference is the policy as the stage began with it (`rlhf.loops.reference`).
 batch, beside the policy, or (`precompute_reference`) once before training, for every answer that the stage's steps will
 draw: they go to `data/<stage>.reference.safetensors` in the run folder, and the reference's memory is free again before
 the policy takes any. A run that goes on reads the file. Answers are known in it by their tokens. In the first pass over
-the data both ways compute the same batches, and so the same numbers to the bit; an answer that is drawn again keeps its
+the data both ways compute the same batches, and so the same numbers up to rounding; an answer drawn again keeps its
 first ones.
 
 Where a loss asks for the KL (`Stream.KL`), each question of an update is given the answer of the one drawn before it,

@@ -179,7 +179,7 @@ def path_of(cfg: TeacherConfig, *, needed: bool, stages: Collection[str]) -> str
 def _difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str:
     """The first tokens that differ; empty where none do."""
     names = sorted(student.keys() | teacher.keys(), key=lambda name: student.get(name, teacher.get(name, 0)))
-    different = [name for name in names if student.get(name) != teacher.get(name)]
+    different = sorted(name for name in names if student.get(name) != teacher.get(name))
     if not different:
         return ""
     first = different[0]

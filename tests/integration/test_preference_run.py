@@ -87,7 +87,9 @@ def test_asking_the_reference_with_every_batch_gives_the_same_numbers(
     shell.run("train", write_config(tmp_path, asking), cwd=tmp_path).ok()
     mine = tmp_path / "runs" / "pairs"
     assert not (mine / REFERENCE).exists() and (finished / REFERENCE).exists()
-    assert preferred(mine) == preferred(finished)
+    for one, other in zip(preferred(mine), preferred(finished), strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5), "matrix products round by where in memory weights lie"
 
 
 def test_what_users_look_at_is_recorded(finished: Path) -> None:

@@ -164,7 +164,7 @@ def test_an_answer_that_is_too_long_is_not_read(monkeypatch: pytest.MonkeyPatch)
 
 def test_which_model_it_asks(tmp_path: Path) -> None:
     cfg = Config(stage="rm")
-    assert (cfg.trained_by, cfg.trained_as, cfg.costly) == ("rm", "reward_model", True)
+    assert cfg.awaits is not None and (cfg.awaits.stage, cfg.awaits.loss) == ("rm", "reward_model") and cfg.costly
     assert cfg.asking(tmp_path).model == str(tmp_path) and not cfg.asking(tmp_path).stage
     with pytest.raises(ConfigError, match="has not trained its model yet"):
         reward_model.scores(answered("a").prompt, ["a"], cfg)
