@@ -29,14 +29,15 @@ print(json.dumps({
 
 @pytest.mark.cluster
 def test_requests_and_replies_are_those_of_vllm() -> None:
-    from rewards.judge import Config, request, sheet
+    from rewards.judge import Config, sheet
+    from rewards.judge.asking import request
     from rewards.judge.endpoint import Reply, _read
     from rlhf.core.types import Message, Prompt
 
     body = {"chat_template_kwargs": {"enable_thinking": False}}
     cfg = Config(url="http://h/v1", model="judge", criteria={"clarity": "a"}, read="schema", max_tokens=9, body=body)
     prompt = Prompt(id="p", messages=(Message(role="user", content="1+1="),), gold="2", task="sums")
-    asked = json.dumps(request(sheet.ask(cfg, prompt, "2"), cfg))
+    asked = json.dumps(request(sheet.ask(cfg, prompt, "2"), cfg, form=sheet.schema(cfg)))
     run = subprocess.run([sys.executable, "-c", CODE, asked], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
