@@ -94,7 +94,7 @@ def test_values_are_converted_and_the_rest_is_default() -> None:
         ({"loss": ["ce"]}, "loss", "expected keys and values", "indent"),
         ({"rewards": ["math"]}, "rewards", "expected keys and values", "indent"),
         ({"loss": {"name": "polcy"}}, "loss.name", "there is no 'polcy' in rlhf.losses", "did you mean 'policy'?"),
-        ({"loss": {"name": None}}, "loss.name", "is required", "one of: ce, "),
+        ({"loss": {"name": None}}, "loss.name", "is required", "one of: "),
         ({"loss": {"clip_low": -1}}, "loss.clip_low", "-1.0 is out of range", "[0, 1]"),
     ],
 )
