@@ -91,7 +91,7 @@ class Scorer(nn.Module):
             hidden_TD = self._hidden(batch, layout, inputs_embeds=self._mixed(batch, layout, spec))
         else:
             hidden_TD = self._hidden(batch, layout, input_ids=batch.tokens_N[None])
-        given = () if batch.topk_ids_TK is None else (batch.topk_ids_TK,)
+        given = () if batch.topk_ids_TK is None or isinstance(self.heads, Values) else (batch.topk_ids_TK,)
         return self.heads(hidden_TD, batch.targets_T, spec, *given)
 
     def _hidden(self, batch: Batch, layout: attention.Packing, **inputs: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ def test_a_model_is_opened_in_parts(two: Ranks, folders: dict[str, Path]) -> Non
 
 
 def test_two_learners_and_a_reference_live_in_one_process(two: Ranks, folders: dict[str, Path]) -> None:
-    setups = [Setup(folders["llama"], zero(3)), Setup(folders["tied"], zero(2), "ce-token")]
+    setups = [Setup(folders["llama"], zero(3)), Setup(folders["tied"], zero(2), "ce-token-plain")]
     frozen = Setup(folders["llama"], zero(3), None)
     both = two.run(zero_work.side_by_side, 2, *setups, frozen)
     for position, setup in enumerate(setups):
