@@ -263,8 +263,16 @@ def _mismatch(run: Run) -> Section:
         _lines(
             run,
             "What the weights leave",
-            "Effective sample size, as a share of the tokens, and the share of tokens whose weight was truncated.",
-            {"effective": "rollout_corr/rollout_is_eff_sample_size", "truncated": "rollout_corr/is_truncated_fraction"},
+            "Effective sample size, as a share of the tokens, the share of tokens whose weight was truncated, and the"
+            " shares that each rule leaves out.",
+            {
+                "effective": "rollout_corr/rollout_is_eff_sample_size",
+                "truncated": "rollout_corr/is_truncated_fraction",
+                "by token": "rollout_corr/token_masked_fraction",
+                "by answer": "rollout_corr/sequence_masked_fraction",
+                "by geometric mean": "rollout_corr/geometric_masked_fraction",
+                "negative": "rollout_corr/negative_masked_fraction",
+            },
             percent=True,
         ),
         _lines(
