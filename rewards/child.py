@@ -21,7 +21,7 @@ from rewards.sandbox.cgroup import Group
 from rewards.wire import FrameError, Message
 
 _NICER = 10
-"""By how much what takes suspiciously long stands back: to a tenth of what others get while they want it."""
+"""By how much what takes suspiciously long stands back: to a tenth of what others get."""
 _NICEST = 19
 
 
@@ -57,15 +57,21 @@ class Worker:
                 self._code = self.nursery.reap(self._pid)
             return self._code
 
-    def slow_down(self) -> None:
-        """Let others go before it, from now to its end."""
-        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError):
+    def slow_down(self, *, hopeful: bool) -> None:
+        """Let others go before it, from now to its end.
+
+        Args:
+            hopeful: it gets a tenth of what others get while they want it; else what nobody wants.
+        """
+        with self._lock, contextlib.suppress(ProcessLookupError, PermissionError, FileNotFoundError):
             if self._code is not None:
                 return
             nice = os.getpriority(os.PRIO_PROCESS, self._pid) + _NICER
             os.setpriority(os.PRIO_PGRP, self._pid, min(nice, _NICEST))
-            if nice > _NICEST and sys.platform == "linux":  # there is one place more below the nicest
-                os.sched_setscheduler(self._pid, os.SCHED_IDLE, os.sched_param(0))
+            # There is one place more below the nicest, for threads one by one; what it has started stays above it.
+            if (nice > _NICEST or not hopeful) and sys.platform == "linux":
+                for thread in os.listdir(f"/proc/{self._pid}/task"):
+                    os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
 
     def release(self) -> None:
         """Close the pipes; for the thread that holds the worker, after `kill`."""

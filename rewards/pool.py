@@ -25,7 +25,9 @@ What is NOT protected:
     it is imported is the same in all of them. One that leaves threads or open files behind is imported in each.
 
 An item that takes much longer than others of its kind is not waited for: it goes on at low priority, up to its
-deadline, and one of `spares` workers serves in its place. That is what keeps a pool going while some items hang.
+deadline, one of `spares` workers serves in its place, and what waits behind it in its batch is served by others. Where
+such items hardly ever end well, they only get what nobody else wants of the processors. That is what keeps a pool going
+while some items hang.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ import signal
 import sys
 import time
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, cast
@@ -169,19 +171,26 @@ class WorkerPool:
         """
         if self._closed or os.getpid() != self._owner:
             raise WorkerError("start", "the pool is closed, or belongs to another process")
+        if len(arguments) == 1:
+            return self._run_batch(target, arguments, timeout_s=timeout_s)
         out: list[Outcome | None] = [None] * len(arguments)
-        starts = range(0, len(arguments), batch)
+        tasks: list[Future[None]] = []
 
-        def run(start: int) -> None:
-            items = arguments[start : start + batch]
-            out[start : start + batch] = self._run_batch(target, items, timeout_s=timeout_s)
+        def run(begin: int, end: int) -> None:
+            items = arguments[begin:end]
+            found = self._run_batch(target, items, timeout_s=timeout_s, hand_on=lambda done: submit(begin + done, end))
+            out[begin : begin + len(found)] = found
 
-        if len(starts) <= 1:
-            for start in starts:
-                run(start)
-        else:
-            with ThreadPoolExecutor(min(len(starts), self._cfg.workers + self._cfg.spares)) as threads:
-                list(threads.map(run, starts))
+        with ThreadPoolExecutor(self._cfg.workers + self._cfg.spares) as threads:
+
+            def submit(begin: int, end: int) -> None:
+                if begin < end:
+                    tasks.append(threads.submit(run, begin, end))
+
+            for start in range(0, len(arguments), batch):
+                submit(start, min(start + batch, len(arguments)))
+            for task in tasks:  # whoever hands items on does so before its own end
+                task.result()
         return cast("list[Outcome]", out)
 
     def protections(self) -> Protections:
@@ -196,11 +205,24 @@ class WorkerPool:
         if os.getpid() == self._owner:
             self._finalizer()
 
-    def _run_batch(self, target: str, items: Sequence[object], *, timeout_s: float) -> list[Outcome]:
-        """Outcomes of all items; a worker that is lost on one is replaced for the rest."""
+    def _run_batch(
+        self,
+        target: str,
+        items: Sequence[object],
+        *,
+        timeout_s: float,
+        hand_on: Callable[[int], None] | None = None,
+    ) -> list[Outcome]:
+        """Outcomes of the items; a worker that is lost on one is replaced for the rest.
+
+        Args:
+            hand_on: told how many outcomes there will be when the items behind a slow one shall not wait for it.
+        """
         out: list[Outcome] = []
-        while len(out) < len(items):
-            rest = items[len(out) :]
+        count = len(items)
+        pace = self._paces.setdefault(target, Pace())
+        while len(out) < count:
+            rest = items[len(out) : count]
             frame = wire.encode({"op": "run", "target": target, "items": rest})
             try:
                 worker = self._acquire()
@@ -209,13 +231,17 @@ class WorkerPool:
             lost, lent = True, list[bool]()
 
             def lend(worker: Worker = worker, lent: list[bool] = lent) -> None:
+                nonlocal count
                 if self._places.lend():
                     lent.append(True)
-                    worker.slow_down()
+                    worker.slow_down(hopeful=pace.suspect())
+                    if hand_on is not None:
+                        count = len(out) + 1
+                        hand_on(count)
 
             conversation = Conversation(worker, frame, load_s=self._cfg.start_timeout_s, overdue=lend)
             try:
-                lost = self._run_on(worker, conversation, target, len(rest), out, lent, timeout_s=timeout_s)
+                lost = self._run_on(worker, conversation, pace, len(rest), out, lent, timeout_s=timeout_s)
             finally:
                 self._staff.note(conversation.loaded)
                 if lost or worker.served >= self._cfg.recycle_after:
@@ -229,7 +255,7 @@ class WorkerPool:
         self,
         worker: Worker,
         conversation: Conversation,
-        target: str,
+        pace: Pace,
         count: int,
         out: list[Outcome],
         lent: Sequence[bool],
@@ -237,16 +263,15 @@ class WorkerPool:
         timeout_s: float,
     ) -> bool:
         """Add the outcomes of a batch; returns whether the worker was lost, or is not to go on, before its end."""
-        pace = self._paces.setdefault(target, Pace())
         for item in range(count):
             began = time.monotonic()
             try:
                 reply = conversation.outcome(item, timeout_s=timeout_s, patience_s=pace.patience_s)
-            except TimeoutError as error:
-                out.append(Outcome(error=error))
-                return True
-            except (Ended, FrameError) as error:
-                out.append(Outcome(error=self._post_mortem(worker, error)))
+            except (TimeoutError, Ended, FrameError) as error:
+                late = isinstance(error, TimeoutError)
+                out.append(Outcome(error=error if late else self._post_mortem(worker, error)))
+                if lent:
+                    pace.settle(well=False)
                 return True
             worker.served += 1
             details = reply.get("error")
@@ -259,6 +284,7 @@ class WorkerPool:
                 pace.note(time.monotonic() - began)
                 out.append(Outcome(value=reply.get("value")))
             if lent:
+                pace.settle(well=details is None)
                 return True
         return False
 

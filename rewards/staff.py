@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _KEPT_ENV = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 _ENOUGH, _LEAST_S, _MORE, _DEVIATIONS, _WEIGHT = 20, 0.005, 1.25, 3.0, 0.05
+_HOPE, _RECENT, _TRIED = 0.25, 0.25, 8
 
 
 class Places:
@@ -80,11 +81,14 @@ class Places:
 
 @dataclass(slots=True)
 class Pace:
-    """How long items of one kind take, and from when on one of them is suspicious."""
+    """How long items of one kind take, from when on one of them is suspicious, and what then becomes of it."""
 
     mean_s: float = 0.0
     variance: float = 0.0
     count: int = 0
+    recovered: float = 1.0
+    """Share of the suspicious ones that ended well, the last ones counting most."""
+    suspected: int = 0
 
     @property
     def patience_s(self) -> float:
@@ -100,6 +104,18 @@ class Pace:
         change = seconds - self.mean_s
         self.mean_s += weight * change
         self.variance = (1 - weight) * (self.variance + weight * change * change)
+
+    def suspect(self) -> bool:
+        """One item is suspicious; returns whether there is hope for it, so that it should get on while others wait.
+
+        Where hardly any of the last ones ended well there is none, but for one in eight, in case that has changed.
+        """
+        self.suspected += 1
+        return self.recovered >= _HOPE or self.suspected % _TRIED == 0
+
+    def settle(self, *, well: bool) -> None:
+        """How a suspicious item ended."""
+        self.recovered += _RECENT * (well - self.recovered)
 
 
 class Staff:

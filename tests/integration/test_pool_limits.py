@@ -33,6 +33,9 @@ def spin(_):
 def nap_or_double(x):
     if x < 0: time.sleep(-x)
     return 2 * x
+def when(x):
+    if x < 0: time.sleep(-x)
+    return time.monotonic()
 def children(_):
     n = 0
     while n < 1000:
@@ -265,6 +268,30 @@ def test_hangs_up_to_the_number_of_spares_leave_the_pool_serving(pool: WorkerPoo
         outcomes = serving.map("pool_harm:nap_or_double", asked, timeout_s=0.6, batch=1)
         assert [found.value for found in outcomes] == [2, None, 4, 6, None, 8, 10, 12]
         assert serving._places._empty + len(serving._places._free) == 1 and serving._places._spares == 2
+
+
+def test_what_stands_behind_a_slow_item_does_not_wait_for_it(pool: WorkerPool) -> None:
+    """In one batch: the others go to a spare worker, each once and in its place."""
+    with WorkerPool(PoolConfig()) as serving:
+        for n in range(30):
+            serving.call("pool_harm:when", n, timeout_s=10)
+        before, slow, *behind = serving.map("pool_harm:when", [1, -1.0, 2, 3, 4], timeout_s=10)
+        ends = [found.unwrap() for found in (before, *behind, slow)]
+        assert ends == sorted(ends)  # type: ignore[type-var]
+        killed = serving.map("pool_harm:when", [1, -20, 2, -20, 3], timeout_s=0.6)
+        assert [found.error is None for found in killed] == [True, False, True, False, True]
+
+
+def test_slow_items_are_given_up_where_hardly_any_ends_well_and_tried_again_now_and_then() -> None:
+    pace = Pace()
+    assert pace.suspect()
+    for _ in range(4):
+        pace.settle(well=False)
+        assert pace.recovered > staff._HOPE and pace.suspect()
+    pace.settle(well=False)
+    assert sorted(pace.suspect() for _ in range(staff._TRIED)) == [False] * (staff._TRIED - 1) + [True]
+    pace.settle(well=True)
+    assert all(pace.suspect() for _ in range(staff._TRIED))
 
 
 def test_patience_follows_what_is_usual() -> None:
