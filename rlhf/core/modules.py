@@ -82,11 +82,15 @@ class RewardModule(Protocol):
 
 
 class Continuer(Protocol):
-    """Samples from the middle of answers."""
+    """Samples from the middle of answers, or answers to other questions."""
 
     def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
         """Per start a group of `count` answers that begin alike, with the verdicts of the first reward; a start behind
         the end of its answer goes on from there."""
+        ...
+
+    def ask(self, prompts: Sequence[Prompt], *, begin: str) -> Awaitable[list[str]]:
+        """What the policy answers to each of other questions, after a text that its answer begins with; not graded."""
         ...
 
 

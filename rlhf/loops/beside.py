@@ -75,7 +75,7 @@ async def train(cfg: Config, stage: Stage, *, training: Sequence[Example], measu
 def scored(sample: Sample) -> Sample:
     """The sample whose only target is behind its last token, where a model of whole answers is read."""
     mask = (False,) * (len(sample.tokens) - sample.target_start)
-    return replace(sample, tokens=(*sample.tokens, sample.tokens[-1]), target_mask=(*mask, True))
+    return replace(sample, tokens=(*sample.tokens, sample.tokens[-1]), target_mask=(*mask, True), weights=None)
 
 
 def _samples(cfg: Config, examples: Sequence[Example], stage: Stage) -> list[Sample]:

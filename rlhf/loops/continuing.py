@@ -1,4 +1,4 @@
-"""Samples from the middle of answers: what a builder of the generate loop asks for.
+"""Samples from the middle of answers, and to other questions: what a builder of the generate loop asks for.
 
 An answer goes on from the tokens that were sampled, never from a text that is tokenized again. Each completion may be
 as long as a whole answer, and is graded by the first reward alone: others may cost much. Seeds follow from names, so
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Completion, Group, Request, Start, StopReason, Trajectory
+from rlhf.core.types import Completion, Group, Prompt, Request, Start, StopReason, Trajectory
 from rlhf.data.ends import token_ends
+from rlhf.data.render import render_prompt
 from rlhf.loops.stage import Stage
 
 
@@ -38,11 +39,7 @@ class StageContinuer:
             for start, (size, _) in zip(starts, kept, strict=True)
             for index in range(count)
         ]
-        with stage.phase("gen"):
-            completions = await stage.engine.generate(requests, sampling=stage.sampling)
-        tokens = sum(len(completion.tokens) for completion in completions)
-        stage.progress.tokens += tokens
-        stage.recorder.count_tokens(tokens)
+        completions = await self._sampled(requests)
         groups = [
             Group(
                 prompt=start.prompt,
@@ -54,6 +51,30 @@ class StageContinuer:
         ]
         with stage.phase("reward"):
             return await stage.grader.verdicts(groups)
+
+    async def ask(self, prompts: Sequence[Prompt], *, begin: str) -> list[str]:
+        """See `Continuer.ask`."""
+        if not prompts:
+            return []
+        begun = tuple(self.stage.tokenizer.encode(begin, add_special_tokens=False))
+        requests = [
+            Request(
+                id=prompt.id,
+                prompt_tokens=(*render_prompt(self.stage.tokenizer, prompt), *begun),
+                seed=derive_seed(self.stage.seed, "sample", prompt.id),
+            )
+            for prompt in prompts
+        ]
+        return [completion.text for completion in await self._sampled(requests)]
+
+    async def _sampled(self, requests: Sequence[Request]) -> list[Completion]:
+        stage = self.stage
+        with stage.phase("gen"):
+            completions = await stage.engine.generate(requests, sampling=stage.sampling)
+        tokens = sum(len(completion.tokens) for completion in completions)
+        stage.progress.tokens += tokens
+        stage.recorder.count_tokens(tokens)
+        return completions
 
 
 def _kept(start: Start, stage: Stage) -> tuple[int, int]:

@@ -143,7 +143,7 @@ async def _logprobs(
     model: ReferenceHandle, samples: Sequence[Sample], token_budget: int
 ) -> dict[str, tuple[float, ...]]:
     # Nothing is compared here, so that nothing has to stay together.
-    bare = [replace(s, unit=None, label=None, anchor=None) for s in samples]
+    bare = [replace(s, unit=None, label=None, anchor=None, weights=None) for s in samples]
     batches = pack(bare, token_budget=token_budget, multiple=model.ranks)
     return by_sample(batches, await model.logprobs(batches))
 

@@ -13,7 +13,9 @@ e) / e) / beta` instead of pushing on. Robust DPO (Chowdhury et al. 2024, arXiv 
 flips the DPO loss of the true labels, and may be negative. RPO adds the loss of supervised training on the chosen
 answer, per token of it, against likelihood displacement: Iterative RPO (Pang et al. 2024, arXiv 2404.19733, beta 0.1
 and weight 1); TRL's `["sigmoid", "sft"]` divides by the tokens of the whole batch instead. `reference_free` with
-`nll_coef: 1` is CPO (Xu et al. 2024, arXiv 2401.08417), which in TRL takes the same mean.
+`nll_coef: 1` is CPO (Xu et al. 2024, arXiv 2401.08417), which in TRL takes the same mean. RISE (Xu et al. 2024, arXiv
+2410.06638) is DPO with beta 0.4 on the pairs of `rlhf.data.build.rise`; its paper adds the likelihood term with a
+weight that it does not tell, its code has none.
 
 What can go wrong: only the difference of two log-probs counts, so that both may fall (`logps/chosen_drift`), the more
 so the more alike the two answers are; `nll_coef` or `apo_zero` hold the chosen one up. Sums over tokens favour long

@@ -78,8 +78,8 @@ def loss(forward: ForwardOut, batch: Batch, cfg: Config) -> LossOut:
     seen_S = batch.target_counts_S > 0
     labels_S, kl_S = _known(batch)
     good_S = labels_S[seen_S] == 1
-    logprobs_S = pairs.sums(forward.logprobs_T, batch)[seen_S]
-    ratio_S = logprobs_S - pairs.sums(common.stream(batch, Stream.REF_LOGPROBS), batch)[seen_S]
+    logprobs_S = pairs.weighed(forward.logprobs_T, batch)[seen_S]
+    ratio_S = logprobs_S - pairs.weighed(common.stream(batch, Stream.REF_LOGPROBS), batch)[seen_S]
     gain_S = cfg.beta * (ratio_S - kl_S[seen_S])
     # 1 - sigmoid(x), without the cancellation.
     loss_S = torch.where(good_S, cfg.desirable_weight * (-gain_S).sigmoid(), cfg.undesirable_weight * gain_S.sigmoid())

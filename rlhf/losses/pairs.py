@@ -6,6 +6,7 @@ With l the log-probs of an answer's tokens and r those of a frozen reference, fo
     L_w = sum l            d_w = sum (l - r)          the log-ratio; `beta d` is the implicit reward of DPO
     mean L_w = L_w / T_w   mean d_w = d_w / T_w       per token
 
+Where tokens have weights (`Sample.weights`), every l and r is multiplied by its token's; T stays the number of targets.
 A loss of pairs is a sum over pairs, divided by their number (`Denominator.UNITS`), so that a pair counts the same
 however long. The two answers of a pair are a unit that packing keeps together (`Sample.unit`), told apart by their
 labels. Without a reference (`reference_free`) r is 0, as if it gave all answers the same probability.
@@ -112,8 +113,8 @@ def read(forward: ForwardOut, batch: Batch, *, reference: bool) -> Pairs:
     """
     common.check_finite(batch, forward.logprobs_T)
     chosen_B, rejected_B = places(batch)
-    logprobs_S, counts_S = sums(forward.logprobs_T, batch), batch.target_counts_S
-    ref_S = sums(common.stream(batch, Stream.REF_LOGPROBS), batch) if reference else torch.zeros_like(logprobs_S)
+    logprobs_S, counts_S = weighed(forward.logprobs_T, batch), batch.target_counts_S
+    ref_S = weighed(common.stream(batch, Stream.REF_LOGPROBS), batch) if reference else torch.zeros_like(logprobs_S)
 
     def side(place_B: Tensor) -> Answers:
         return Answers(logprobs_B=logprobs_S[place_B], ref_B=ref_S[place_B], counts_B=counts_S[place_B])
@@ -141,6 +142,11 @@ def places(batch: Batch) -> tuple[Tensor, Tensor]:
     first_B = 2 * torch.arange(total // 2, device=labels_B2.device)[seen_B2[:, 0]]
     better_B = labels_B2.argmax(dim=1)[seen_B2[:, 0]]
     return first_B + better_B, first_B + 1 - better_B
+
+
+def weighed(x_T: Tensor, batch: Batch) -> Tensor:
+    """The sum over the targets of each sequence, times their weights [S]."""
+    return sums(x_T if batch.weights_T is None else batch.weights_T * x_T, batch)
 
 
 def sums(x_T: Tensor, batch: Batch) -> Tensor:

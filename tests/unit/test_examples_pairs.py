@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlhf.core.errors import DataError
+from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.training import Labels
 from rlhf.core.types import Message, Prompt
 from rlhf.data.examples import pairs
@@ -108,6 +108,28 @@ def test_a_task_gives_pairs_in_columns() -> None:
     found = pairs.given(prompt, CFG)
     assert found is not None and (found.chosen, found.rejected) == ("b", "c")
     assert pairs.given(Prompt(id="a", messages=(), gold="", task="t"), CFG) is None
+
+
+def test_a_step_goes_on_from_a_beginning_and_does_not_end() -> None:
+    row = {"prompt": "1+1+1=", "beginning": "1+1=2;", "chosen": "2+1=3", "rejected": "2+1=4", "open": True}
+    tokenizer = tokenizers.train_char([])
+    better, worse = pairs.render(read(row), CFG, tokenizer)
+    assert [tokenizer.decode(s.tokens[s.target_start :]) for s in (better, worse)] == ["2+1=3", "2+1=4"]
+    asked = tokenizer.decode(better.tokens[: better.target_start])
+    assert asked.endswith("1+1=2;") and better.tokens[: better.target_start] == worse.tokens[: worse.target_start]
+    for odd, says in (({"beginning": 3}, "has the beginning 3"), ({"rejected": ""}, "is open, so that nothing")):
+        with pytest.raises(DataError, match=says):
+            read(row | odd)
+
+
+def test_tokens_that_differ_can_count_more() -> None:
+    tokenizer = tokenizers.train_char([])
+    example = read({"prompt": "1+1=", "chosen": "a12b", "rejected": "a3b"})
+    better, worse = pairs.render(example, pairs.Config(edited_weight=2.5), tokenizer)
+    assert (better.weights, worse.weights) == ((1.0, 2.5, 2.5, 1.0, 1.0), (1.0, 2.5, 1.0, 1.0))
+    assert [s.weights for s in pairs.render(example, CFG, tokenizer)] == [None, None]
+    with pytest.raises(ConfigError, match="edited_weight"):
+        pairs.Config(edited_weight=0.0)
 
 
 def test_both_answers_are_samples_of_one_unit_with_one_prompt() -> None:

@@ -168,6 +168,21 @@ def test_readings_have_the_names_that_users_know(case: Case) -> None:
     assert found["rewards/margins"] == pytest.approx(found["rewards/chosen"] - found["rewards/rejected"])
 
 
+@pytest.mark.parametrize("case", [*PAIRED, *JUDGED], ids=lambda case: case.name)
+def test_weights_multiply_what_each_token_is_worth(case: Case) -> None:
+    """To the policy, and to the reference; lengths stay."""
+    batch, numbers = given(case)
+    assert batch.ref_logprobs_T is not None
+    weights_T = torch.tensor([1.0, 3.0, 0.5, 1.0, 2.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    said = torch.tensor(numbers, dtype=torch.float64)
+    got = case.module.loss(pair_cases.forward(case, said), replace(batch, weights_T=weights_T), case.cfg)
+    scaled = replace(batch, ref_logprobs_T=weights_T * batch.ref_logprobs_T)
+    want = case.module.loss(pair_cases.forward(case, weights_T * said), scaled, case.cfg)
+    assert got.total.item() == pytest.approx(want.total.item(), rel=1e-12)
+    plain = case.module.loss(pair_cases.forward(case, said), batch, case.cfg)
+    assert got.total.item() != pytest.approx(plain.total.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("change", [{"beta": 0.0}, {"beta": math.inf}, {"beta": -1.0}])
 def test_a_beta_that_means_nothing_is_refused(change: dict[str, Any]) -> None:
     for case in [*REFERENCED, *JUDGED, pair_cases.FREE[-2]]:

@@ -41,10 +41,11 @@ class Config:
 
 async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> list[dict[str, Json]]:
     """Rows in the order of the groups."""
-    return [_row(group, chosen, rejected) for group in groups for chosen, rejected in _drawn(group, cfg)]
+    return [row(group, chosen, rejected) for group in groups for chosen, rejected in drawn(group, cfg.max_pairs)]
 
 
-def _drawn(group: Group, cfg: Config) -> list[tuple[Trajectory, Trajectory]]:
+def drawn(group: Group, count: int) -> list[tuple[Trajectory, Trajectory]]:
+    """At most `count` pairs of a right and a wrong answer, the same ones every time."""
     graded = list(zip(group.trajectories, group.rewards, strict=True))
     whole = [(t, reward.verdict) for t, reward in graded if t.stop is not StopReason.LENGTH]
     right = [t for t, verdict in whole if verdict is Verdict.CORRECT]
@@ -55,7 +56,7 @@ def _drawn(group: Group, cfg: Config) -> list[tuple[Trajectory, Trajectory]]:
     random.Random(derive_seed(0, "pairs", min(t.id for t, _ in whole))).shuffle(left)
     found: list[tuple[Trajectory, Trajectory]] = []
     used: dict[str, int] = {}
-    while left and len(found) < cfg.max_pairs:
+    while left and len(found) < count:
         pair = min(left, key=lambda both: sum(used.get(t.id, 0) for t in both))
         left.remove(pair)
         found.append(pair)
@@ -63,7 +64,8 @@ def _drawn(group: Group, cfg: Config) -> list[tuple[Trajectory, Trajectory]]:
     return found
 
 
-def _row(group: Group, chosen: Trajectory, rejected: Trajectory) -> dict[str, Json]:
+def row(group: Group, chosen: Trajectory, rejected: Trajectory) -> dict[str, Json]:
+    """A pair as a row of a dataset."""
     return {
         "prompt_id": group.prompt.id,
         "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],

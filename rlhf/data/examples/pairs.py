@@ -12,8 +12,10 @@ Rows are told apart by what `chosen` and `rejected` are:
                                                   last answer
     texts               nothing                   TRL's with an implicit prompt: what both begin with is the question
 
-A number `margin` says how much better the chosen answer is (Llama 2, arXiv 2307.09288); a reward model may ask for it.
-A task gives pairs in the columns `chosen` and `rejected` of its prompts.
+`beginning` is a text that both answers go on from: part of the question for the loss. `open`, true or false, says that
+they are no ends of answers, and get no end token. Steps with and without an error have both (`rlhf.data.build.rise`). A
+number `margin` says how much better the chosen answer is (Llama 2, arXiv 2307.09288); a reward model may ask for it. A
+task gives pairs in the columns `chosen` and `rejected` of its prompts.
 
 Both answers become a sample each, with the same prompt and their end, in one unit: the loss sees them together.
 """
@@ -21,11 +23,13 @@ Both answers become a sample each, with the same prompt and their end, in one un
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from rlhf.core.errors import ConfigError
 from rlhf.core.training import Labels, Sample
 from rlhf.core.types import Message, Prompt
 from rlhf.data import turns
@@ -41,7 +45,15 @@ HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Nothing to set."""
+    """How pairs become samples."""
+
+    edited_weight: float = 1.0
+    """What a token counts that the other answer does not have in its place, as `difflib` finds it; others count 1. A
+    reward model, which reads whole answers, has no use for it."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.edited_weight < math.inf:
+            raise ConfigError("edited_weight", f"{self.edited_weight} is out of range", fix="use 1, or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class Pair:
     chosen: str
     rejected: str
     margin: float = 0.0
+    beginning: str = ""
+    open: bool = False
 
 
 def read(row: Mapping[str, Any], cfg: Config, *, where: str, name: str) -> Pair:
@@ -74,8 +88,17 @@ def read(row: Mapping[str, Any], cfg: Config, *, where: str, name: str) -> Pair:
     else:
         fix = "give it a `prompt`, or whole conversations as `chosen` and `rejected`"
         refuse(where, "has answers but no question", fix)
+    if row.get("open") is True and not all(answers):
+        refuse(where, "is open, so that nothing stands in its empty answer", "remove it")
     prompt = Prompt(id=name, messages=messages, gold=str(row.get("gold", "")), task=name)
-    return Pair(prompt=prompt, chosen=answers[0], rejected=answers[1], margin=_margin(row.get("margin"), where))
+    return Pair(
+        prompt=prompt,
+        chosen=answers[0],
+        rejected=answers[1],
+        margin=_margin(row.get("margin"), where),
+        beginning=_beginning(row.get("beginning"), where),
+        open=row.get("open") is True,
+    )
 
 
 def given(prompt: Prompt, cfg: Config) -> Pair | None:
@@ -88,18 +111,36 @@ def given(prompt: Prompt, cfg: Config) -> Pair | None:
 
 def render(example: Pair, cfg: Config, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
     """The chosen answer, then the rejected one."""
-    asked, end = render_prompt(tokenizer, example.prompt), eos_id(tokenizer)
+
+    def encoded(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    asked = (*render_prompt(tokenizer, example.prompt), *encoded(example.beginning))
+    end = () if example.open else (eos_id(tokenizer),)
+    better, worse = ((*encoded(text), *end) for text in (example.chosen, example.rejected))
+    weights = _weights(better, worse, cfg.edited_weight) if cfg.edited_weight != 1 else (None, None)
+    sides = (("chosen", better, 1.0, weights[0]), ("rejected", worse, 0.0, weights[1]))
     return [
         Sample(
             id=f"{example.prompt.id}/{name}",
-            tokens=(*asked, *tokenizer.encode(text, add_special_tokens=False), end),
+            tokens=(*asked, *tokens),
             target_start=len(asked),
             unit=example.prompt.id,
             label=label,
             anchor=example.margin,
+            weights=own,
         )
-        for name, text, label in (("chosen", example.chosen, 1.0), ("rejected", example.rejected, 0.0))
+        for name, tokens, label, own in sides
     ]
+
+
+def _weights(one: Sequence[int], other: Sequence[int], edited: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What each token of two answers counts."""
+    rows = ([edited] * len(one), [edited] * len(other))
+    for block in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks():
+        for row, start in zip(rows, (block.a, block.b), strict=True):
+            row[start : start + block.size] = [1.0] * block.size
+    return tuple(rows[0]), tuple(rows[1])
 
 
 def _conversations(chosen: Any, rejected: Any, where: str) -> tuple[tuple[Message, ...], tuple[str, str]]:
@@ -135,6 +176,12 @@ def _transcript(text: str, where: str) -> list[dict[str, str]]:
     if len(out) < 2:
         refuse(where, "is a transcript without an answer", "let `Assistant:` follow on `Human:`")
     return out
+
+
+def _beginning(given: Any, where: str) -> str:
+    if given is not None and not isinstance(given, str):
+        refuse(where, f"has the beginning {given!r:.40}", "use a text, or leave the column out")
+    return given or ""
 
 
 def _margin(given: Any, where: str) -> float:
