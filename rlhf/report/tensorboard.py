@@ -93,6 +93,11 @@ def overview(tasks: Sequence[str]) -> dict[str, Charts]:
         "Response length": ["Multiline", ["^response_length/(mean|max)$"]],
         "Truncated share": ["Multiline", ["^response_length/clip_ratio$"]],
     }
+    preferences: Charts = {
+        "Accuracy of pairs": ["Multiline", ["rewards/accuracies$"]],
+        "Margin of rewards": ["Multiline", ["rewards/margins$"]],
+        "Drift from the reference": ["Multiline", ["logps/(chosen|rejected)_drift$"]],
+    }
     health: Charts = {
         "Entropy": ["Multiline", ["^actor/entropy$"]],
         "Sampler-trainer KL gap": ["Multiline", ["^rollout_corr/(kl|k3_kl)$"]],
@@ -107,7 +112,12 @@ def overview(tasks: Sequence[str]) -> dict[str, Charts]:
         "Who waits: training, finished batches": ["Multiline", ["^(timing_s/wait_rollout|perf/collect_s/wait)$"]],
         "Tokens per second": ["Multiline", ["^perf/throughput$"]],
     }
-    return {"Overview: learning": learning, "Overview: health": health, "Overview: speed": speed}
+    return {
+        "Overview: learning": learning,
+        "Overview: preferences": preferences,
+        "Overview: health": health,
+        "Overview: speed": speed,
+    }
 
 
 def _hparam(value: object) -> str | int | float | bool:
