@@ -64,6 +64,15 @@ def test_a_reference_is_there_when_a_stage_looks_at_one() -> None:
     assert rank(read("rl.loss.kl_coef=0.1"), 1)["reference: weights"] == 4000
 
 
+def test_a_teacher_counts_as_large_as_it_is(tmp_path: Path) -> None:
+    taught = ("rl.advantage.name=reverse_kl", "rl.teacher.path=sft")
+    assert rank(read(*taught), 1)["teacher: weights"] == 4000
+    teacher = tiny_model.model()
+    teacher.config.save_pretrained(tmp_path)
+    found = rank(read(*taught[:1], f"rl.teacher.path={tmp_path}"), 1)["teacher: weights"]
+    assert found == 4 * sum(p.numel() for p in teacher.parameters())
+
+
 def test_beside_adapters_there_is_no_second_model_unless_it_moves() -> None:
     trained = {"rl": memory.Trained(parameters=50, added=50), "rl.critic": memory.Trained(parameters=400)}
     keys = ("rl.loss.kl_coef=0.1", "rl.learner.trainable.name=lora", "rl.learner.optimizer.precision=float32")

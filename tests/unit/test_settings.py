@@ -52,3 +52,26 @@ def test_who_agrees_with_completions_is_there_and_counts_the_same_steps() -> Non
         settings.read(shipped, ["rewards.step_judge=null"])
     with pytest.raises(ConfigError, match=r"^label\.build\.consensus: the judge cuts answers at '\\n', .* at '1'"):
         settings.read(shipped, ["label.build.separator='1'"])
+
+
+def test_a_stage_starts_from_and_learns_from_what_there_is_by_then() -> None:
+    followed, distilled = (QUICKSTART.parent / f"{name}.yaml" for name in ("on_policy_distill", "distill"))
+    settings.read(followed, ["student.start=model"])
+    with pytest.raises(ConfigError, match=r"^student\.start: 'sfd' is no stage .*\n.*did you mean 'sft'"):
+        settings.read(followed, ["student.start=sfd"])
+    with pytest.raises(ConfigError, match=r"^sft\.start: 'rl' is no stage that comes before 'sft'"):
+        settings.read(followed, ["sft.start=rl"])
+    with pytest.raises(ConfigError, match=r"^student\.teacher\.path: 'rl' does not come before 'student'"):
+        settings.read(followed, ["stages=[sft,student,rl]"])
+    with pytest.raises(ConfigError, match=r"^student\.teacher\.path: there is nobody to learn from"):
+        settings.read(distilled, ["student.teacher.path=null"])
+    settings.read(distilled, ["student.teacher.path=null", "student.loss.name=ce"])
+
+
+def test_a_transform_changes_what_the_loss_uses() -> None:
+    distilled = QUICKSTART.parent / "distill.yaml"
+    settings.read(distilled, ["student.transforms.trustworthy={}"])
+    with pytest.raises(
+        ConfigError, match=r"^sft\.transforms\.trustworthy: changes topk, which the loss 'ce' does not use"
+    ):
+        settings.read(distilled, ["sft.transforms.trustworthy={}"])
