@@ -66,7 +66,7 @@ class Section:
 
 def sections(run: Run) -> list[Section]:
     """Everything drawn, in reading order."""
-    made = (_learning, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
+    made = (_learning, _lessons, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
     every = [section(run) for section in made]
     return [section for section in every if section.charts or section.table]
 
@@ -122,6 +122,25 @@ def _learning(run: Run) -> Section:
     ]
     intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
     return Section(id="learning", title="Learning", intro=intro, charts=_drawn(charts))
+
+
+def _lessons(run: Run) -> Section:
+    charts = [
+        _lines(
+            run,
+            "Distance from the teacher",
+            "KL per token, in nats: over the teacher's likeliest tokens, or on samples of one's own.",
+            {"likeliest tokens": "distill/kl", "own samples": "teacher/reverse_kl"},
+        ),
+        _lines(
+            run,
+            "Answers to a question",
+            "How many there are, and over how many the loss spreads its weight.",
+            {"there are": "mml/answers", "weighed": "mml/effective_answers"},
+        ),
+    ]
+    intro = "Where a stage learns from a teacher, or from several answers to a question."
+    return Section(id="lessons", title="Teachers and answers", intro=intro, charts=_drawn(charts))
 
 
 def _preferences(run: Run) -> Section:
