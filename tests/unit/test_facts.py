@@ -112,3 +112,22 @@ def test_impossible_settings_name_their_field(wrong: dict[str, Any], where: str)
     with pytest.raises(ConfigError) as caught:
         Config(**wrong)
     assert caught.value.where == where
+
+
+def test_probes_ask_what_was_taught_and_what_follows_from_it() -> None:
+    made = world(probes=["rephrased", "verbatim", "larger", "sum"])
+    taught = {p.messages[0].content: p.gold for p in of(made.train_prompts, known=True)}
+    numbers = {p.columns["fact"]: int(p.gold) for p in made.train_prompts}
+    by_probe = {name: [p for p in made.held_out_prompts if p.columns["probe"] == name] for name in facts.PROBES}
+    assert not by_probe["unseen"] and len(by_probe["rephrased"]) == len(by_probe["verbatim"]) == 12
+    assert all(taught[p.messages[0].content] == p.gold for p in by_probe["verbatim"])
+    assert not any(p.messages[0].content in taught for p in by_probe["rephrased"])
+    for probe, combine in (("larger", max), ("sum", lambda *both: sum(both))):
+        assert 6 < len(by_probe[probe]) <= 12
+        for prompt in by_probe[probe]:
+            assert int(prompt.gold) == combine(*(numbers[word] for word in str(prompt.columns["fact"]).split(",")))
+    assert {p.task for p in made.held_out_prompts} == {"facts", "facts_verbatim", "facts_larger", "facts_sum"}
+    assert len({p.id for p in made.held_out_prompts}) == len(made.held_out_prompts)
+    assert made.train_prompts == world().train_prompts
+    with pytest.raises(ConfigError, match="probes"):
+        Config(probes=["reversed"])
