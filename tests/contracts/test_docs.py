@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,8 @@ COMMANDS = re.findall(r"(?:rlhf \w+|launch/slurm.sh) (configs/\S+)([^#\n]*)", PA
 
 
 def test_the_configuration_page_matches_the_code() -> None:
-    spec = importlib.util.spec_from_file_location("make_configuration", DOCS / "make_configuration.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     fix = "run python docs/make_configuration.py"
-    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == module.page(), fix
+    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == page_of("make_configuration").page(), fix
 
 
 @pytest.mark.parametrize(("recipe", "rest"), COMMANDS)
@@ -129,3 +126,17 @@ def test_every_method_of_a_policy_is_on_the_algorithms_page() -> None:
     assert len(recipes) >= 11 and {anchor for anchor, _ in recipes} <= anchors
     for _, recipe in recipes:
         settings.read(ROOT / "configs" / f"{recipe}.yaml")
+
+
+def test_the_page_of_tasks_matches_the_code() -> None:
+    fix = "run python docs/make_tasks.py"
+    assert (DOCS / "tasks.md").read_text(encoding="utf-8") == page_of("make_tasks").page(), fix
+
+
+def page_of(script: str) -> Any:
+    """The module that writes a page."""
+    spec = importlib.util.spec_from_file_location(script, DOCS / f"{script}.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[script] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
