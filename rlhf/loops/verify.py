@@ -16,6 +16,8 @@ step's questions as the number allows, so that a run continues exactly, with `ma
     verify/f1           of finding wrong answers, from verify/precision and verify/recall
     verify/no_verdict   judgements without a verdict, which get 0 / judgements
     verify/wrong_share  judgements of wrong answers / judgements: what calling everything wrong would get right
+    verify/balanced_accuracy    mean of the shares of right and of wrong answers that are judged rightly: 0.5 for a
+                                verdict that does not look
 
 Source: RISE, "Trust, But Verify" (Liu et al. 2025, arXiv 2505.13445), and its code (github.com/xyliu-cs/RISE, on a fork
 of verl): equal numbers of random answers per question, 128 of 1024 x 8 in its example, judged as often as questions are
@@ -32,7 +34,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.metrics import Mean, Metric, Sum
+from rlhf.core.metrics import Mean, Metric, Sum, mean_of
 from rlhf.core.outcomes import verified
 from rlhf.core.seeding import derive_seed
 from rlhf.core.types import Group, Message, Prompt, RewardOut, Verdict
@@ -54,6 +56,9 @@ class VerifyConfig:
 
     share: float = 0.0
     """Share of a step's answers that are judged; 0 judges none."""
+    balance: bool = False
+    """Judge as many wrong answers as right ones, and no more of either than there are of the other. Without it a policy
+    that is mostly right learns to call everything right."""
     samples: int = 8
     """Judgements per answer: the group size."""
     weight: float = 1.0
@@ -143,10 +148,13 @@ def metrics(cfg: VerifyConfig, groups: Sequence[Group]) -> dict[str, Metric]:
     ]
     found = sum(not truth and said is False for truth, said in pairs)
     wrong, called = sum(not truth for truth, _ in pairs), sum(said is False for _, said in pairs)
+    right, let_through = len(pairs) - wrong, sum(truth and said is True for truth, said in pairs)
+    balanced = [(found / wrong + let_through / right) / 2] if wrong and right else []
     return {
         "verify/answers": Sum(len(groups)),
         "verify/samples": Sum(len(pairs)),
         "verify/accuracy": Mean(sum(said is truth for truth, said in pairs), len(pairs)),
+        "verify/balanced_accuracy": mean_of(balanced),
         "verify/precision": Mean(found, called),
         "verify/recall": Mean(found, wrong),
         "verify/f1": Mean(2 * found, called + wrong),
@@ -181,11 +189,7 @@ def _count(cfg: VerifyConfig, answers: int) -> int:
 
 def _prompts(cfg: VerifyConfig, scored: Sequence[Group], *, seed: int) -> list[Prompt]:
     """Prompts to judge the chosen answers, in the order of the answers."""
-    found = [_answers(group, seed=seed) for group in scored]
-    total = sum(map(len, found))
-    # First one answer of every group, then a second one of every group, and so on.
-    turns = [name for turn in zip_longest(*found) for name in turn if name is not None][: _count(cfg, total)]
-    chosen = set(turns)
+    chosen = _chosen(cfg, scored, seed=seed)
     return [
         replace(
             judging.judged(group.prompt, t.text, _TRUTH[out.verdict], cfg.judging, name=f"{group.prompt.id}:{t.index}"),
@@ -197,12 +201,26 @@ def _prompts(cfg: VerifyConfig, scored: Sequence[Group], *, seed: int) -> list[P
     ]
 
 
-def _answers(group: Group, *, seed: int) -> list[str]:
-    """Ids of a group's answers that can be judged, in random order."""
+def _chosen(cfg: VerifyConfig, scored: Sequence[Group], *, seed: int) -> set[str]:
+    """Ids of the answers to judge: a first one of every group that has one, then a second one, and so on."""
+    right, wrong = (_in_turns([_answers(group, truth, seed=seed) for group in scored]) for truth in (True, False))
+    if cfg.balance:
+        each = min(len(right), len(wrong), round(cfg.share * (len(right) + len(wrong)) / 2))
+        return {*right[:each], *wrong[:each]}
+    every = _in_turns([_answers(group, None, seed=seed) for group in scored])
+    return set(every[: _count(cfg, len(every))])
+
+
+def _in_turns(found: Sequence[Sequence[str]]) -> list[str]:
+    return [name for turn in zip_longest(*found) for name in turn if name is not None]
+
+
+def _answers(group: Group, truth: bool | None, *, seed: int) -> list[str]:
+    """Ids of a group's answers that can be judged, of those that are right or wrong, or of both; in random order."""
     readable = [
         t.id
         for t, out in zip(group.trajectories, group.rewards, strict=True)
-        if verified(out) and out.verdict in _TRUTH and t.tokens
+        if verified(out) and out.verdict in _TRUTH and t.tokens and truth in (None, _TRUTH[out.verdict])
     ]
     return sorted(readable, key=lambda name: derive_seed(seed, "verify", name))
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rlhf.core.types import Verdict
 from rlhf.report.curves import SERIES, Chart, Key, Line, accuracy_chart, line_chart, stacked_chart
 from rlhf.report.findings import early, recent
+from rlhf.report.parts import Cell, Section, Table, drawn, lines
 from rlhf.report.record import Run
 from rlhf.report.units import duration
 
@@ -38,32 +38,6 @@ HONESTY = (
 """Measures of refusals and stated confidence, in the order of their table."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """`colour` names a CSS variable for a swatch; `share` in [0, 1] draws a bar."""
-
-    text: str
-    colour: str = ""
-    share: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """The first column holds names, the others numbers."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    id: str
-    title: str
-    intro: str
-    charts: tuple[Chart, ...]
-    table: Table | None = None
-
-
 def sections(run: Run) -> list[Section]:
     """Everything drawn, in reading order."""
     made = (_learning, _lessons, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
@@ -76,38 +50,38 @@ def _learning(run: Run) -> Section:
         accuracy_chart(
             run, title="Held-out accuracy", caption="Mean over prompts; bars are 95% bootstrap intervals over prompts."
         ),
-        _lines(run, "Training reward", "Mean over the step's samples.", {"score": "critic/score/mean"} | _shaped(run)),
-        _lines(run, "Cross-entropy", "Nats per target token of supervised stages.", {"loss": "train/ce_loss"}),
-        _lines(
+        lines(run, "Training reward", "Mean over the step's samples.", {"score": "critic/score/mean"} | _shaped(run)),
+        lines(run, "Cross-entropy", "Nats per target token of supervised stages.", {"loss": "train/ce_loss"}),
+        lines(
             run,
             "Response length",
             "Tokens per answer, the end token included.",
             {"mean": "response_length/mean", "max": "response_length/max", "min": "response_length/min"},
         ),
-        _lines(
+        lines(
             run,
             "Answers cut at the token limit",
             "Share of the step's samples.",
             {"truncated": "response_length/clip_ratio"},
             percent=True,
         ),
-        _lines(run, "Entropy", "Nats per token, of the trainer's policy.", {"entropy": "actor/entropy"}),
-        _lines(run, "Gradient norm", "Before clipping.", {"gradient norm": "actor/grad_norm"}, log=True),
-        _lines(run, "Policy-gradient loss", "As minimised, per step.", {"loss": "actor/pg_loss"}),
-        _lines(
+        lines(run, "Entropy", "Nats per token, of the trainer's policy.", {"entropy": "actor/entropy"}),
+        lines(run, "Gradient norm", "Before clipping.", {"gradient norm": "actor/grad_norm"}, log=True),
+        lines(run, "Policy-gradient loss", "As minimised, per step.", {"loss": "actor/pg_loss"}),
+        lines(
             run,
             "Policy shift",
             "Approximate KL from the policy before the step's updates, and to the reference where there is one.",
             {"update": "actor/ppo_kl", "reference": "actor/kl_loss"},
         ),
-        _lines(run, "Clipped tokens", "Share of tokens.", {"clipped": "actor/pg_clipfrac"}, percent=True),
-        _lines(
+        lines(run, "Clipped tokens", "Share of tokens.", {"clipped": "actor/pg_clipfrac"}, percent=True),
+        lines(
             run,
             "Critic",
             "What it expects of a token on average, and what came.",
             {"value": "critic/values/mean", "return": "critic/returns/mean"},
         ),
-        _lines(
+        lines(
             run,
             "Explained variance",
             "Share of the variance of the returns that the critic's values explain; below 0 they mislead.",
@@ -121,18 +95,18 @@ def _learning(run: Run) -> Section:
         ),
     ]
     intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
-    return Section(id="learning", title="Learning", intro=intro, charts=_drawn(charts))
+    return Section(id="learning", title="Learning", intro=intro, charts=drawn(charts))
 
 
 def _lessons(run: Run) -> Section:
     charts = [
-        _lines(
+        lines(
             run,
             "Distance from the teacher",
             "KL per token, in nats: over the teacher's likeliest tokens, or on samples of one's own.",
             {"likeliest tokens": "distill/kl", "own samples": "teacher/reverse_kl"},
         ),
-        _lines(
+        lines(
             run,
             "Answers to a question",
             "How many there are, and over how many the loss spreads its weight.",
@@ -140,7 +114,7 @@ def _lessons(run: Run) -> Section:
         ),
     ]
     intro = "Where a stage learns from a teacher, or from several answers to a question."
-    return Section(id="lessons", title="Teachers and answers", intro=intro, charts=_drawn(charts))
+    return Section(id="lessons", title="Teachers and answers", intro=intro, charts=drawn(charts))
 
 
 def _preferences(run: Run) -> Section:
@@ -148,9 +122,7 @@ def _preferences(run: Run) -> Section:
         title: str, caption: str, keys: dict[str, str], held_out: str = "", *, percent: bool = False
     ) -> Chart | None:
         measured = [key for key in run.series if key.startswith("val-core/") and key.endswith(f"/{held_out}")]
-        return _lines(
-            run, title, caption, keys | {f"held-out, {k.split('/')[1]}": k for k in measured}, percent=percent
-        )
+        return lines(run, title, caption, keys | {f"held-out, {k.split('/')[1]}": k for k in measured}, percent=percent)
 
     loss = {"training": "train/preference_loss", "likelihood": "train/nll_loss"}
     rewards = {name: f"rewards/{name}" for name in ("chosen", "rejected", "margins")}
@@ -164,7 +136,7 @@ def _preferences(run: Run) -> Section:
         chart("Drift from the reference", where, drift, "logps/chosen_drift"),
     ]
     intro = "What the policy, or a reward model, makes of answers of which it is known which are better."
-    return Section(id="preferences", title="Preferences", intro=intro, charts=_drawn(charts))
+    return Section(id="preferences", title="Preferences", intro=intro, charts=drawn(charts))
 
 
 def _honesty(run: Run) -> Section:
@@ -175,7 +147,7 @@ def _honesty(run: Run) -> Section:
             for task in run.tasks
             for name in names
         }
-        return _lines(run, title, caption, keys, percent=True)
+        return lines(run, title, caption, keys, percent=True)
 
     charts = [
         chart(
@@ -202,7 +174,7 @@ def _honesty(run: Run) -> Section:
     ]
     table = Table(columns=("held-out, last evaluation", "mean", "low", "high"), rows=tuple(rows)) if rows else None
     intro = "Whether the model declines what it does not know, and answers what it does; 95% intervals over prompts."
-    return Section(id="honesty", title="Knowing what it knows", intro=intro, charts=_drawn(charts), table=table)
+    return Section(id="honesty", title="Knowing what it knows", intro=intro, charts=drawn(charts), table=table)
 
 
 def _rewards(run: Run) -> Section:
@@ -222,7 +194,7 @@ def _rewards(run: Run) -> Section:
         for i, name in enumerate(names[:MANY])
     ]
     table = Table(columns=("part", "first steps", "last steps", "change"), rows=tuple(rows)) if rows else None
-    return Section(id="rewards", title="Reward parts", intro=intro, charts=_drawn([chart]), table=table)
+    return Section(id="rewards", title="Reward parts", intro=intro, charts=drawn([chart]), table=table)
 
 
 def _verdicts(run: Run) -> Section:
@@ -252,34 +224,34 @@ def _verdicts(run: Run) -> Section:
         id="verdicts",
         title="Verdicts",
         intro="What the verifiers found. A sample that could not be graded is left out of the update.",
-        charts=_drawn([chart]),
+        charts=drawn([chart]),
         table=table if rows else None,
     )
 
 
 def _mismatch(run: Run) -> Section:
     charts = [
-        _lines(
+        lines(
             run,
             "Sampler-trainer KL",
             "Estimated on sampled tokens: k1 (signed) and k3 (never negative). Zero means the same policy.",
             {"k1": "rollout_corr/kl", "k3": "rollout_corr/k3_kl"},
             log=True,
         ),
-        _lines(
+        lines(
             run,
             "Log-prob difference",
             "Absolute, per token.",
             {"mean": "training/rollout_logprobs_diff_mean", "max": "training/rollout_logprobs_diff_max"},
             log=True,
         ),
-        _lines(
+        lines(
             run,
             "Importance weight",
             "Mean of trainer over sampler probability, after truncation; 1 means no correction.",
             {"weight": "rollout_corr/rollout_is_mean"},
         ),
-        _lines(
+        lines(
             run,
             "What the weights leave",
             "Effective sample size, as a share of the tokens, the share of tokens whose weight was truncated, and the"
@@ -294,13 +266,13 @@ def _mismatch(run: Run) -> Section:
             },
             percent=True,
         ),
-        _lines(
+        lines(
             run,
             "Staleness",
             "Optimizer updates between the weights that sampled a token and those that learn from it.",
             {"mean": "staleness/mean", "max": "staleness/max"},
         ),
-        _lines(
+        lines(
             run,
             "Samples that crossed an update",
             "Share of samples whose tokens come from more than one version of the weights.",
@@ -309,7 +281,7 @@ def _mismatch(run: Run) -> Section:
         ),
     ]
     intro = "How far the policy that sampled is from the one that is trained: numerics, sampling transforms, staleness."
-    return Section(id="mismatch", title="Sampler against trainer", intro=intro, charts=_drawn(charts))
+    return Section(id="mismatch", title="Sampler against trainer", intro=intro, charts=drawn(charts))
 
 
 def _time(run: Run) -> Section:
@@ -349,14 +321,14 @@ def _time(run: Run) -> Section:
             keys=[(f"timing_s/{name}", Key(label=name, colour=colours[name])) for name in ordered],
             share=False,
         ),
-        _lines(run, "Throughput", "Tokens per second of a whole step.", {"tokens/s": "perf/throughput"}),
-        _lines(
+        lines(run, "Throughput", "Tokens per second of a whole step.", {"tokens/s": "perf/throughput"}),
+        lines(
             run,
             "Who waits for whom",
             "Seconds that training waited for its batch, and that the batch had waited for training.",
             {"training": "timing_s/wait_rollout", "batch": "perf/collect_s/wait"},
         ),
-        _lines(
+        lines(
             run,
             "Collecting a batch, beside training",
             "Seconds of sampling and of grading; they overlap with the phases of other steps.",
@@ -364,18 +336,7 @@ def _time(run: Run) -> Section:
         ),
     ]
     table = Table(columns=("phase", "total", "share", "per call"), rows=tuple(rows)) if rows else None
-    return Section(id="time", title="Where the time went", intro="", charts=_drawn(charts), table=table)
-
-
-def _lines(
-    run: Run, title: str, caption: str, keys: dict[str, str], *, percent: bool = False, log: bool = False
-) -> Chart | None:
-    lines = [Line(key=key, label=label) for label, key in keys.items()]
-    return line_chart(run, title=title, caption=caption, lines=lines, percent=percent, log=log)
-
-
-def _drawn(charts: Sequence[Chart | None]) -> tuple[Chart, ...]:
-    return tuple(chart for chart in charts if chart is not None)
+    return Section(id="time", title="Where the time went", intro="", charts=drawn(charts), table=table)
 
 
 def _shaped(run: Run) -> dict[str, str]:

@@ -12,9 +12,10 @@ from run_folder import GRPO, SFT, make_run, metrics_rows, sample_row, write_line
 
 from rlhf.core.errors import RunFolderError
 from rlhf.report.html import config_changes, headline, write_report
+from rlhf.report.parts import Section
 from rlhf.report.record import read_run
 from rlhf.report.samples import DOUBTFUL, EXTREME, LATEST, LIMIT, select
-from rlhf.report.sections import Section, sections
+from rlhf.report.sections import sections
 from rlhf.report.units import amount, duration
 
 HOSTILE = "</script><script>alert(1)</script>$\\frac{1}{2$<img src=x onerror=alert(2)><!-- {{ 7*7 }} \x00 \u2028 &amp;"

@@ -88,6 +88,21 @@ def test_a_share_is_spread_over_the_questions() -> None:
     assert len({name.split(":")[1] for name in several}) > 1, "not always the same place"
 
 
+@pytest.mark.parametrize(
+    ("share", "outcomes", "expected"),
+    [
+        (1.0, ["rrrw", "rrrr", "wrrr"], (2, 2)),
+        (0.5, ["rrww", "rwrw", "wwww"], (3, 3)),
+        (1.0, ["wwww", "wwrn"], (1, 1)),
+        (1.0, ["rrrr"], (0, 0)),
+    ],
+)
+def test_right_and_wrong_answers_can_be_balanced(share: float, outcomes: list[str], expected: tuple[int, int]) -> None:
+    scored = [answered(f"{n}{n}", letters) for n, letters in enumerate(outcomes)]
+    golds = Counter(g.prompt.gold for g in judged(scored, share=share, balance=True))
+    assert (golds["a"], golds["b"]) == expected
+
+
 def test_a_verdict_is_worth_what_the_verifier_makes_of_it() -> None:
     texts = {"12:0": ["a", "b"], "12:1": ["a", "b1a#b"], "12:2": ["1", ""]}
     found = judged([answered("12", "rwn")], texts)
@@ -109,6 +124,7 @@ def test_measures_by_hand() -> None:
             "verify/answers": 3,
             "verify/samples": 6,
             "verify/accuracy": 3 / 6,
+            "verify/balanced_accuracy": (1 / 2 + 2 / 4) / 2,
             "verify/precision": 2 / 3,
             "verify/recall": 2 / 4,
             "verify/f1": 2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2),
