@@ -10,6 +10,7 @@ import ast
 import dataclasses
 import importlib.util
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,7 +72,7 @@ def imports(module: ModuleType, wanted: Collection[str]) -> list[str]:
     seen = {module.__name__}
     queue = [Path(module.__file__)] if module.__file__ else []
     while queue:
-        for name in _imported(ast.parse(queue.pop().read_text(encoding="utf-8"))):
+        for name in _imported(queue.pop()):
             top = name.split(".")[0]
             if top in wanted and top not in found:
                 found.append(top)
@@ -81,14 +82,16 @@ def imports(module: ModuleType, wanted: Collection[str]) -> list[str]:
     return found
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
+@cache
+def _imported(path: Path) -> tuple[str, ...]:
     """`a.b` of `import a.b`; both `a` and `a.b` of `from a import b`, which may be a module or not."""
-    for node in ast.walk(tree):
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(found)
 
 
 def _source(name: str) -> list[Path]:

@@ -26,7 +26,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Measured = Sequence[Mapping[str, float]]
 """Per seed, one value per prompt by content key; a quantity without prompts has the single key ''."""
@@ -138,4 +138,4 @@ def _two_way(table_SP: NDArray[np.float64]) -> Estimate:
 
 
 def _quantile(freedom: float) -> float:
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 
-from commands import Shell, rows, tree, write_config
+from commands import Shell, rows, write_config
+from test_process_run import content
 
 pytestmark = pytest.mark.cluster
 
@@ -23,19 +24,19 @@ def shell() -> Iterator[Shell]:
 
 
 def test_graders_ask_the_model_that_an_earlier_stage_has_trained(shell: Shell, tmp_path: Path) -> None:
-    made = tree() | {"stages": ["prm", "rl"], "evaluation": {"prompts": 2, "samples": 1, "k": [1], "greedy": False}}
+    made = content() | {"evaluation": {"prompts": 2, "samples": 1, "k": [1], "greedy": False}}
     made["runtime"] = {"name": "ray", "learner_ranks": 2, "object_store_mib": 100}
-    zero = {"backend": {"name": "deepspeed_backend", "zero_stage": 2}, "optimizer": {"lr": 1.0e-3}}
-    made["prm"] = {
-        "loop": "offline", "loss": {"name": "prm"}, "steps": 3, "batch_size": 4, "evaluate_every": 0, "learner": zero,
-    }  # fmt: skip
-    made["rewards"]["process"] = {"stage": "prm", "credit": "min", "weight": 0.5}
-    made["rl"] |= {"steps": 2, "advantage": {"credit": "steps"}, "filters": {}, "evaluate_every": 0, "learner": zero}
+    for stage in ("prm", "rl"):
+        made[stage]["learner"] = {
+            "backend": {"name": "deepspeed_backend", "zero_stage": 2},
+            "optimizer": {"lr": 1.0e-3},
+        }
+    made["rl"] |= {"filters": {}, "evaluate_every": 0}
     shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
-    run = tmp_path / "runs" / "tiny"
+    run = tmp_path / "runs" / "process"
     losses = [row["prm/loss"] for row in rows(run / "metrics.jsonl") if row["stage"] == "prm"]
     assert losses[0] == pytest.approx(math.log(2)) and losses[-1] < losses[0]
-    samples = rows(run / "samples.jsonl")
+    samples = [row for row in rows(run / "samples.jsonl") if row["stage"] == "rl" and row["value"] is not None]
     assert samples and all("process" in sample["breakdown"] for sample in samples)
     placed = [sample for sample in samples if sample.get("per_token")]
     assert placed, "credit stands on tokens"

@@ -62,7 +62,9 @@ class Grader:
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Any]:
     env = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "integration", Path(__file__).parent)))}
-    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20, runtime_env={"env_vars": env})
+    ray.init(
+        "local", num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20, runtime_env={"env_vars": env}
+    )
     try:
         yield ray.remote(Grader).options(max_concurrency=2).remote()
     finally:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,20 @@ def room_of(module: str) -> str | None:
     return next((room for room in LEVEL if module == room or module.startswith(f"{room}.")), None)
 
 
-def imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path, *, at_run_time: bool = False) -> tuple[str, ...]:
     """Full names of what a file imports, anywhere in it; `from a import b` counts as `a.b`."""
+    return tuple(_imports(path, at_run_time))
+
+
+def _imports(path: Path, at_run_time: bool) -> Iterator[str]:
     package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
-    for node in walk(ast.parse(path.read_text(encoding="utf-8")), at_run_time):
+    for node in walk(tree(path), at_run_time):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +151,7 @@ def test_files_and_functions_stay_small() -> None:
         text, name = path.read_text(encoding="utf-8"), str(path.relative_to(ROOT))
         if text.count("\n") > MAX_FILE:
             found.add(name)
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 if node.end_lineno - node.lineno >= MAX_FUNCTION:

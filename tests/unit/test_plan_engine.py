@@ -175,7 +175,7 @@ def test_weights_that_fill_the_share_of_a_gpu_leave_no_room() -> None:
 
 def test_a_run_in_one_process_is_planned_with_what_vllm_takes() -> None:
     def plans(*overrides: str) -> None:
-        plan.check(settings.read(ROOT / "configs" / "micro.yaml", [VLLM, *overrides]))
+        plan.check(settings.read(ROOT / "configs" / "micro.yaml", [VLLM, "task.train_size=64", *overrides]))
 
     plans("engine.kv_cache_gib=0.5")
     with pytest.raises(ConfigError, match=r"does not fit.*\n.*lower engine\.kv_cache_gib"):
