@@ -66,8 +66,8 @@ if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
 fi
 status=0
-# Two files at a time: most tests wait for processes that they start. Those of the cluster take longest and come first.
-"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
+# Three files at a time, also on two cores: the tests of the cluster, which take longest and come first, mostly wait.
+"$python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
 if [ -n "$failed" ]; then
   exit 1
 fi
