@@ -82,7 +82,8 @@ class RewardModule(Protocol):
 
 
 class Continuer(Protocol):
-    """Samples from the middle of answers, or answers to other questions."""
+    """What a builder may ask its stage for: samples from the middle of answers, answers to other questions, how likely
+    and how right given answers are, and what other datasets hold."""
 
     def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
         """Per start a group of `count` answers that begin alike, with the verdicts of the first reward; a start behind
@@ -93,11 +94,35 @@ class Continuer(Protocol):
         """What the policy answers to each of other questions, after a text that its answer begins with; not graded."""
         ...
 
+    def logprobs(self, answers: Sequence[tuple[Prompt, str]]) -> Awaitable[list[tuple[float, ...]]]:
+        """Of every token of each answer and of its end, under the stage's model as it is, with no sampling transform:
+        tokenized as a supervised stage would."""
+        ...
+
+    def graded(self, answers: Sequence[tuple[Prompt, str]]) -> Awaitable[list[RewardOut]]:
+        """The verdict of the first reward on each answer, which may come from anywhere."""
+        ...
+
+    def rows(self, source: str, *, where: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Rows of an earlier generate stage, or of a dataset, by `content_key` of the question that they belong to.
+
+        Args:
+            source: name of the stage, or a source as `rlhf.data.sources` reads it.
+            where: config path of it, for messages.
+
+        Raises:
+            DataError: there is no such thing, or a row has no question.
+        """
+        ...
+
 
 class BuilderModule(Protocol):
     """A file in `rlhf/data/build`: makes rows of a dataset. `CONTINUES` says whether it samples from the middle of
     answers, which takes room for twice `sampling.max_tokens`; `WHOLE_GROUPS` whether it is given every sample of a
-    prompt, and not those that were selected; `WRONG_TOO` whether it needs wrong answers beside right ones."""
+    prompt, and not those that were selected; `WRONG_TOO` whether it needs wrong answers beside right ones. `SOURCES`,
+    where there is one, says which keys of its config name datasets that it reads, and which builder writes such rows
+    (empty: any); `GREEDY` that groups come with the greedy answer beside them; `UNSAMPLED` that it can do without
+    samples, with `samples_per_prompt: 0`."""
 
     Config: type[Any]
     CONTINUES: bool
@@ -105,6 +130,31 @@ class BuilderModule(Protocol):
     WRONG_TOO: bool
 
     async def build(self, groups: Sequence[Group], cfg: Any, continuer: Continuer) -> list[dict[str, Json]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """How many answers of a prompt a dataset is to have, and after how many samples to give up."""
+
+    rows: int
+    samples: int
+
+
+class QuotaBuilderModule(BuilderModule, Protocol):
+    """One that says how many answers it wants of each prompt: its stage draws a prompt once, and samples it until it
+    has them."""
+
+    def quotas(self, prompts: Sequence[Prompt], cfg: Any, continuer: Continuer) -> list[Quota]:
+        """One per prompt of the stage, asked for once, before anything is sampled."""
+        ...
+
+
+class FinishingBuilderModule(BuilderModule, Protocol):
+    """One whose rows are to be seen together before they are what they are to be."""
+
+    def finish(self, rows: Sequence[dict[str, Json]], cfg: Any) -> list[dict[str, Json]]:
+        """The rows of the dataset, from those of all steps; these say where they come from in `origin`, which stays."""
+        ...
 
 
 class Example(Protocol):

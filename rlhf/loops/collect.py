@@ -26,7 +26,9 @@ from rlhf.core.types import Group, Prompt, StopReason, Verdict
 from rlhf.loops import greedy, verify
 from rlhf.loops.boundary import Boundary, Probe
 from rlhf.loops.prompts import PromptStream
-from rlhf.loops.rollouts import sample_groups
+from rlhf.loops.quotas import Quotas
+from rlhf.loops.rollouts import sample_indices
+from rlhf.loops.selection import filtered
 from rlhf.loops.stage import Stage
 from rlhf.loops.verify import VerifyConfig
 from rollout.buffer import Buffer
@@ -66,6 +68,8 @@ class Collector:
     """Whether every group gets the greedy answer to its prompt beside it."""
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     """Which answers the policy judges; judgements are further groups of the step."""
+    quotas: Quotas | None = None
+    """How many answers each prompt is to have; it is then drawn once, and sampled until it has them."""
     _cursor: int = field(init=False)
     """Prompts drawn, those of collections in flight included."""
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -113,7 +117,7 @@ class Collector:
                 fresh = await self._scored(drawn, step, watch)
                 scored += fresh
                 for group in fresh:
-                    left, reason = self._filtered(group)
+                    left, reason = filtered(group, self.filters)
                     if left is not None:
                         kept.append(left)
                     else:
@@ -125,10 +129,14 @@ class Collector:
             dropped["surplus"] += max(0, surplus)
         return Collected(
             scored=[*scored, *judged],
-            kept=[*kept[: self.prompts_per_step], *filter(None, (self._filtered(group)[0] for group in judged))],
+            kept=[
+                *kept[: self.prompts_per_step],
+                *filter(None, (filtered(group, self.filters)[0] for group in judged)),
+            ],
             metrics=_metrics(scored, dropped)
             | greedy.measure(scored)
             | (verify.metrics(self.verify, judged) if judged else {})
+            | (self.quotas.metrics(scored) if self.quotas is not None else {})
             | dict(probe.metrics),
             cursor=cursor,
             tokens=probe.tokens + sum(map(_tokens, (scored, greedy.of(scored), judged, greedy.of(judged)))),
@@ -142,25 +150,36 @@ class Collector:
         return min(self.prompts_per_step, math.ceil(missing / share))
 
     def _draw(self, count: int) -> list[Prompt]:
+        if self.quotas is not None:
+            count = min(count, len(self.quotas.by_prompt) - self._cursor)
         prompts = self.prompts.take(self._cursor, count)
         self._cursor += count
         return prompts if self.boundary is None else list(map(self.boundary.known, prompts))
 
     async def _scored(self, prompts: Sequence[Prompt], step: int, watch: _Watch) -> list[Group]:
+        if self.quotas is None:
+            return await self._sampled(prompts, [range(self.samples_per_prompt)] * len(prompts), step, watch)
+        return await self.quotas.fill(prompts, lambda some, indices: self._sampled(some, indices, step, watch))
+
+    async def _sampled(
+        self, prompts: Sequence[Prompt], indices: Sequence[range], step: int, watch: _Watch
+    ) -> list[Group]:
+        """Graded groups of the samples with these indices."""
         with watch.phase("gen"):
-            groups = await sample_groups(
+            groups = await sample_indices(
                 self.stage.engine,
                 prompts,
+                indices,
                 tokenizer=self.stage.tokenizer,
                 sampling=self.stage.sampling,
                 seed=self.stage.seed,
                 step=step,
-                count=self.samples_per_prompt,
             )
             alone = await greedy.sampled(self.stage, prompts, step=step) if self.with_greedy else []
         with watch.phase("reward"):
-            graded = await self.stage.grader.grade([*groups, *alone])
-            return greedy.beside(graded[: len(groups)], graded[len(groups) :])
+            answered = groups if any(indices) else []
+            graded = await self.stage.grader.grade([*answered, *alone])
+            return greedy.beside(graded[: len(answered)] or groups, graded[len(answered) :])
 
     async def _judged(self, scored: Sequence[Group], step: int, watch: _Watch) -> list[Group]:
         if not self.verify.on:
@@ -169,14 +188,6 @@ class Collector:
             return await verify.judgements(
                 self.verify, scored, stage=self.stage, step=step, with_greedy=self.with_greedy
             )
-
-    def _filtered(self, group: Group) -> tuple[Group | None, str]:
-        for component in self.filters.values():
-            kept = component.module.keep(group, component.config)
-            if kept.group is None:
-                return None, kept.reason
-            group = kept.group
-        return group, ""
 
 
 class _Watch:

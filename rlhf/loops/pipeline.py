@@ -259,6 +259,7 @@ async def run_stage(
             await runtime.grader(setup.grader(settings, models)), settings.rewards, shared.tokenizer
         ),
         engine=await runtime.engine(setup.engine(settings, now.weights)),
+        began=start,
         spawn_learner=learners.learner(settings, runtime, folders, progress=progress),
         spawn_reference=learners.reference(settings, runtime, folders, progress=progress),
         spawn_critic=learners.critic(settings, runtime, folders, progress=progress, models=models),

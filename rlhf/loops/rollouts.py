@@ -5,6 +5,7 @@ Used by the online, generate and evaluate loops and by replay, so that a sample 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -17,13 +18,13 @@ from rlhf.data.render import render_prompt
 
 
 def requests_for(
-    prompts: Sequence[Prompt], *, tokenizer: PreTrainedTokenizerBase, seed: int, step: int, count: int
+    prompts: Sequence[Prompt], *, tokenizer: PreTrainedTokenizerBase, seed: int, step: int, indices: Sequence[range]
 ) -> list[Request]:
-    """`count` requests per prompt, group by group."""
+    """Requests per prompt, group by group: one for each of its indices."""
     out: list[Request] = []
-    for prompt in prompts:
+    for prompt, own in zip(prompts, indices, strict=True):
         tokens = render_prompt(tokenizer, prompt)
-        for index in range(count):
+        for index in own:
             name = trajectory_id(seed, step, prompt.id, index)
             out.append(Request(id=name, prompt_tokens=tokens, seed=derive_seed(seed, "sample", name)))
     return out
@@ -49,13 +50,40 @@ async def sample_groups(
     Returns:
         One group per prompt, in order, not yet scored.
     """
-    requests = requests_for(prompts, tokenizer=tokenizer, seed=seed, step=step, count=count)
-    completions = await engine.generate(requests, sampling=sampling)
+    return await sample_indices(
+        engine,
+        prompts,
+        [range(count)] * len(prompts),
+        tokenizer=tokenizer,
+        sampling=sampling,
+        seed=seed,
+        step=step,
+    )
+
+
+async def sample_indices(
+    engine: EngineHandle,
+    prompts: Sequence[Prompt],
+    indices: Sequence[range],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    sampling: Sampling,
+    seed: int,
+    step: int,
+) -> list[Group]:
+    """The samples of each prompt that have these indices; what a sample is does not depend on which others are made.
+
+    Args:
+        indices: per prompt, 0-based.
+    """
+    requests = requests_for(prompts, tokenizer=tokenizer, seed=seed, step=step, indices=indices)
+    completions = await engine.generate(requests, sampling=sampling) if requests else []
+    places = [(prompt, index) for prompt, own in zip(prompts, indices, strict=True) for index in own]
     trajectories = [
         Trajectory(
             id=request.id,
-            prompt_id=prompts[i // count].id,
-            index=i % count,
+            prompt_id=prompt.id,
+            index=index,
             prompt_tokens=request.prompt_tokens,
             tokens=completion.tokens,
             logprobs=completion.logprobs,
@@ -65,9 +93,10 @@ async def sample_groups(
             versions=completion.versions,
             seed=request.seed,
         )
-        for i, (request, completion) in enumerate(zip(requests, completions, strict=True))
+        for (prompt, index), request, completion in zip(places, requests, completions, strict=True)
     ]
+    left = iter(trajectories)
     return [
-        Group(prompt=prompt, trajectories=tuple(trajectories[i * count : (i + 1) * count]))
-        for i, prompt in enumerate(prompts)
+        Group(prompt=prompt, trajectories=tuple(itertools.islice(left, len(own))))
+        for prompt, own in zip(prompts, indices, strict=True)
     ]

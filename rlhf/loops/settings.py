@@ -170,6 +170,8 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         _check_weights(stage, stages[:place], stages[place:])
         if isinstance(stage.config, online.Config) and stage.config.boundary.source:
             _check_boundary(stage, stages[:place])
+        if isinstance(stage.config, generate.Config):
+            _check_sources(stage, stages[:place])
         if not isinstance(stage.config, offline.Config):
             continue
         source = next((i for i, other in enumerate(stages) if other.name == stage.config.data), None)
@@ -204,6 +206,20 @@ def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> No
     if found is not None and not (isinstance(found.config, generate.Config) and found.config.build.module is boundary):
         problem = f"'{source}' does not say how often questions were answered"
         raise ConfigError(where, problem, fix="give it loop: generate, build: boundary and select: all")
+
+
+def _check_sources(stage: StageSettings, before: Sequence[StageSettings]) -> None:
+    """What a builder reads was written by a stage before this one, of the kind that it wants, or stands in a file."""
+    for key, kind, name in generate.sources(stage.config):
+        found = next((other for other in before if other.name == name), None)
+        where = f"{stage.name}.build.{key}"
+        wanted = f"loop: generate and build: {kind}" if kind else "loop: generate"
+        if found is None and not Path(name).is_file():
+            problem = f"'{name}' is neither a stage that comes before '{stage.name}' nor a file"
+            raise ConfigError(where, problem, fix=f"name a file, or a stage with {wanted}")
+        built = found.config.build.name if found is not None and isinstance(found.config, generate.Config) else None
+        if found is not None and (built is None or (kind and built != kind)):
+            raise ConfigError(where, f"'{name}' is no stage with {wanted}", fix="name one that is, or a file")
 
 
 def _check_consensus(settings: Settings, stages: Sequence[StageSettings]) -> None:

@@ -104,6 +104,7 @@ def check(experiment: Experiment, shared: Parts) -> None:
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
         _check_continued(stage, experiment.settings, shared)
+        _check_quotas(stage, shared)
         _check_teacher(stage, experiment.settings, shared)
 
 
@@ -246,6 +247,18 @@ def _check_tasks(stage: StageSettings, shared: Parts) -> None:
     for name in stage.config.tasks:
         if name not in known:
             raise ConfigError(f"{stage.name}.tasks", f"there is no task '{name}'", fix=did_you_mean(name, known))
+
+
+def _check_quotas(stage: StageSettings, shared: Parts) -> None:
+    """A prompt whose quota is to be met is drawn once."""
+    cfg = stage.config
+    if not isinstance(cfg, generate.Config) or not cfg.has_quotas:
+        return
+    prompts = len(of_tasks(shared.task.train(), cfg.tasks))
+    if (cfg.steps - 1) * cfg.prompts_per_step >= prompts:
+        problem = f"{cfg.steps} steps of {cfg.prompts_per_step} prompts each, of which there are only {prompts}"
+        fix = f"use {-(-prompts // cfg.prompts_per_step)}, as the quota of a prompt is met once"
+        raise ConfigError(f"{stage.name}.steps", problem, fix=fix)
 
 
 def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) -> None:

@@ -105,6 +105,8 @@ class Stage:
     sampling: Sampling
     grader: Grader
     engine: EngineHandle
+    began: Path
+    """Folder with the weights that the stage started from."""
     spawn_learner: Callable[[LearnerRequest], Awaitable[LearnerHandle]]
     """A learner with the current weights; with no loss a frozen one."""
     spawn_reference: Callable[[LearnerRequest], Awaitable[LearnerHandle]]

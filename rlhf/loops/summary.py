@@ -18,7 +18,7 @@ import torch
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.data import sources
 from rlhf.learner import checkpoint
-from rlhf.loops import offline, online
+from rlhf.loops import generate, offline, online
 from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import Progress
 from rlhf.models import load
@@ -52,6 +52,8 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     read |= {found: f"{name}.held_out.path" for name, cfg in offline_configs if (found := cfg.held_out.path)}
     known = [(s.name, s.config.boundary.source) for s in experiment.stages if isinstance(s.config, online.Config)]
     read |= {found: f"{name}.boundary.source" for name, found in known if found and found not in names}
+    built = [(s.name, generate.sources(s.config)) for s in experiment.stages if isinstance(s.config, generate.Config)]
+    read |= {found: f"{name}.build.{key}" for name, of in built for key, _, found in of if found not in names}
     return {
         "git": _git(Path(__file__).parent),
         "python": sys.version.split()[0],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from batches import group
 
 from rlhf.core.types import Verdict
-from rlhf.loops import generate
-from rlhf.loops.generate import Config
+from rlhf.loops.selection import selected
 
 
 def test_wanted_samples_are_kept_with_their_rewards_and_equal_texts_once() -> None:
@@ -17,13 +17,13 @@ def test_wanted_samples_are_kept_with_their_rewards_and_equal_texts_once() -> No
     texts = ("a", "a", "b", "c", "d")
     made = replace(made, trajectories=tuple(replace(t, text=x) for t, x in zip(made.trajectories, texts, strict=True)))
 
-    def kept(cfg: Config) -> list[tuple[str, float | None]]:
-        found = generate._selected(made, cfg)
+    def kept(**how: Any) -> list[tuple[str, float | None]]:
+        found = selected(made, **how)
         return [(t.text, r.value) for t, r in zip(found.trajectories, found.rewards, strict=True)]
 
-    assert kept(Config()) == [("a", 1.0), ("d", 1.0)]
-    assert kept(Config(select="all")) == [("a", 1.0), ("b", 0.0), ("d", 1.0)]
-    assert kept(Config(select="all", max_per_prompt=2)) == [("a", 1.0), ("b", 0.0)]
+    assert kept(select="correct") == [("a", 1.0), ("d", 1.0)]
+    assert kept(select="all") == [("a", 1.0), ("b", 0.0), ("d", 1.0)]
+    assert kept(select="all", most=2) == [("a", 1.0), ("b", 0.0)]
 
 
 VERDICTS = (Verdict.CORRECT, Verdict.CORRECT, Verdict.WRONG, Verdict.CRASH, Verdict.CORRECT)
