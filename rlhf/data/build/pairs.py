@@ -12,7 +12,7 @@ of tokens, whose end would not be its own. The stage has `select: all`, as wrong
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -52,8 +52,15 @@ def drawn(group: Group, count: int) -> list[tuple[Trajectory, Trajectory]]:
     wrong = [t for t, verdict in whole if verdict in _WRONG]
     if not right or not wrong:
         return []
-    left = list(product(right, wrong))
-    random.Random(derive_seed(0, "pairs", min(t.id for t, _ in whole))).shuffle(left)
+    return spread(product(right, wrong), count, random.Random(derive_seed(0, "pairs", min(t.id for t, _ in whole))))
+
+
+def spread(
+    pairs: Iterable[tuple[Trajectory, Trajectory]], count: int, rng: random.Random
+) -> list[tuple[Trajectory, Trajectory]]:
+    """At most `count` pairs, at random, but of answers that have been used least."""
+    left = list(pairs)
+    rng.shuffle(left)
     found: list[tuple[Trajectory, Trajectory]] = []
     used: dict[str, int] = {}
     while left and len(found) < count:
