@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def rows(schema: type[Any], prefix: str) -> list[tuple[str, str, str]]:
     return out
 
 
+@cache
 def field_docs(schema: type[Any]) -> dict[str, str]:
     """The string below each field of a dataclass, inherited ones included."""
     docs: dict[str, str] = {}

@@ -8,6 +8,9 @@ the paper has 0.1 in place of samples / horizon, which is at most 1 here. KL is 
 over their tokens and the mean over the answers of a step, as in the paper; verl's is a mean over tokens. The
 coefficient of the next step is part of the run's progress (`Progress.kl_coef`), so that a run that goes on from a
 checkpoint goes on with it.
+
+AlpacaFarm (Dubois et al. 2023, arXiv 2305.14387) takes `max(0, k1)` in its code, of which its paper says nothing. Its
+mean is above the KL, and tokens that have become less likely cost nothing: `clamp`, off by default.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ class KlInReward:
     """0 needs no reference model; with a target it is where the coefficient starts."""
     estimator: str = "k1"
     """k1, k2 or k3."""
+    clamp: bool = False
+    """Count no estimate below 0, as AlpacaFarm's code does; k1 is biased then."""
     target: float | None = None
     """KL of an answer, in nats, that the coefficient is moved towards after every step; null keeps it as it is."""
     horizon: int = 10_000
@@ -74,7 +79,7 @@ def shape(cfg: KlInReward, groups: Sequence[Group], *, coef: float, old: Rows, r
         old: log-probs by the trainer, of those that are trained on; the others have no penalties.
         ref: by the reference.
     """
-    kl = {name: _kl(row, ref[name], cfg.estimator) for name, row in old.items()}
+    kl = {name: _kl(row, ref[name], cfg) for name, row in old.items()}
 
     def penalties(name: str, size: int) -> tuple[float, ...]:
         return tuple(coef * x for x in kl[name]) if name in kl else (0.0,) * size
@@ -100,6 +105,7 @@ def adapted(cfg: KlInReward, coef: float, *, kl: float, samples: int) -> float:
     return coef * (1 + error * min(1.0, samples / cfg.horizon))
 
 
-def _kl(old: Sequence[float], ref: Sequence[float], estimator: str) -> list[float]:
+def _kl(old: Sequence[float], ref: Sequence[float], cfg: KlInReward) -> list[float]:
     both = torch.tensor([old, ref])
-    return common.kl(both[0], both[1], estimator=estimator).tolist()
+    kl_T = common.kl(both[0], both[1], estimator=cfg.estimator)
+    return (kl_T.clamp(min=0) if cfg.clamp else kl_T).tolist()

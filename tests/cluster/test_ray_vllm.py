@@ -12,8 +12,10 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
+import torch
 from commands import Shell, rows, tree, write_config
 from faults.engine import PORTS
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.cluster
 HERE = Path(__file__).parent
@@ -58,6 +60,34 @@ def test_rollouts_run_ahead_and_are_weighed(shell: Shell, tmp_path: Path) -> Non
     assert len(steps) == 7 and 0 < max(row["staleness/max"] for row in steps) <= 2 * 2
     trained = [row["id"] for row in rows(tmp_path / "runs" / "tiny" / "samples.jsonl")]
     assert len(set(trained)) == len(trained), "no sample twice"
+
+
+def test_adapters_reach_the_engines_merged_and_grade_too(shell: Shell, tmp_path: Path) -> None:
+    """Two ZeRO ranks train adapters of a model of steps, then of the policy, whose reference needs no second model."""
+    pytest.importorskip("peft", reason="needs the extra `lora`")
+    made = content(zero_stage=2) | {
+        "stages": ["prm", "rl"],
+        "evaluation": {"prompts": 2, "samples": 1, "k": [1], "greedy": False},
+    }
+    learner = {
+        "backend": {"name": "deepspeed_backend", "zero_stage": 2},
+        "optimizer": {"lr": 2.0e-3},
+        "trainable": {"name": "lora", "r": 4, "alpha": 8},
+    }
+    made["prm"] = {"loop": "offline", "loss": {"name": "prm"}, "steps": 3, "batch_size": 4, "evaluate_every": 0}
+    made["prm"]["learner"] = learner
+    made["rewards"]["process"] = {"stage": "prm", "weight": 0.5}
+    made["rl"] |= {"steps": 3, "filters": {}, "max_refills": 0, "evaluate_every": 0, "learner": learner}
+    shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
+    run = tmp_path / "runs" / "tiny"
+    steps = [row for row in rows(run / "metrics.jsonl") if row["stage"] == "rl"]
+    assert max(row["training/rollout_logprobs_diff_max"] for row in steps) < EXACT, "vLLM has what the adapters add"
+    assert steps[0]["actor/kl_loss"] == pytest.approx(0, abs=1e-6) and steps[-1]["actor/kl_loss"] > 0
+    assert all("process" in row["breakdown"] for row in rows(run / "samples.jsonl"))
+    for folder in (run / "checkpoints" / "step_3" / "prm", run / "checkpoints" / "step_6"):
+        assert (folder / "adapter" / "adapter_model.safetensors").exists() and (folder / "model.safetensors").exists()
+    start, end = (load_file(path / "model.safetensors") for path in (run / "model", run / "checkpoints" / "step_6"))
+    assert {n for n in end if not torch.equal(start[n], end[n])} == {n for n in end if "_proj" in n}
 
 
 def test_what_an_engine_refuses_is_said_and_not_tried_again(shell: Shell, tmp_path: Path) -> None:

@@ -133,6 +133,17 @@ def test_the_page_of_tasks_matches_the_code() -> None:
     assert (DOCS / "tasks.md").read_text(encoding="utf-8") == page_of("make_tasks").page(), fix
 
 
+def test_the_page_of_defaults_matches_the_configs() -> None:
+    fix = "run python docs/make_defaults.py"
+    assert (DOCS / "defaults.md").read_text(encoding="utf-8") == page_of("make_defaults").page(), fix
+
+
+def test_every_recipe_of_a_method_is_on_the_page_of_defaults() -> None:
+    page = (DOCS / "defaults.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\(\.\./configs/(\w+)\.yaml\)", ALGORITHMS))
+    assert {name for name in linked if f"### [{name}]" not in page} == set()
+
+
 def page_of(script: str) -> Any:
     """The module that writes a page."""
     spec = importlib.util.spec_from_file_location(script, DOCS / f"{script}.py")

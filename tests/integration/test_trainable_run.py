@@ -43,6 +43,26 @@ def following() -> dict[str, Any]:
     return content
 
 
+def everywhere() -> dict[str, Any]:
+    """Adapters in every kind of stage: supervised, on pairs, of a reward model, of a process reward model, online."""
+    content = tree() | {"run": {"name": "everywhere"}, "stages": ["sft", "sample", "prefer", "rm", "prm", "rl"]}
+    content["evaluation"] = {"prompts": 2, "samples": 1, "k": [1], "greedy": False}
+    learner = {"optimizer": {"lr": 2.0e-3}, "trainable": LORA}
+    shared = {"loop": "offline", "steps": 3, "batch_size": 4, "evaluate_every": 0, "learner": learner}
+    content["sft"] = shared
+    content["sample"] = {
+        "loop": "generate", "steps": 2, "prompts_per_step": 16, "samples_per_prompt": 16, "select": "all",
+        "build": {"name": "pairs", "max_pairs": 2},
+    }  # fmt: skip
+    content["prefer"] = shared | {"data": "sample", "examples": "pairs", "loss": {"name": "dpo"}}
+    content["rm"] = shared | {"data": "sample", "examples": "pairs", "loss": {"name": "reward_model"}}
+    content["prm"] = shared | {"loss": {"name": "prm"}, "examples": "steps"}
+    content["rewards"] |= {"reward_model": {"stage": "rm", "weight": 0.5}, "process": {"stage": "prm", "weight": 0.5}}
+    content["rl"] |= {"steps": 2, "max_refills": 0, "filters": {}, "evaluate_every": 0, "learner": learner}
+    content["rl"] |= {"advantage": {"name": "gae"}, "critic": {"path": "rm", "learner": learner}}
+    return content
+
+
 CONFIGS = {"half, then adapters": half_then_adapters, "following": following}
 
 
@@ -98,6 +118,42 @@ def test_killed_it_goes_on_as_if_nothing_had_happened(name: str, shell: Shell, t
         assert 0.3 < same / len(before) < 0.6, "half of the matrices"
         rates = [row["actor/lr"] for row in rows(whole / "metrics.jsonl") if row["stage"] == "rl"]
         assert len(set(rates)) > 1
+
+
+def test_every_kind_of_stage_trains_adapters(shell: Shell, tmp_path: Path) -> None:
+    shell.run("train", write_config(tmp_path, everywhere()), cwd=tmp_path).ok()
+    run = tmp_path / "runs" / "everywhere"
+    ends = {"sft": 3, "prefer": 8, "rm": 11, "prm": 14, "rl": 16}
+    folders = {name: run / "checkpoints" / f"step_{step}" for name, step in ends.items()}
+    models = {
+        name: folder / beside
+        for (name, folder), beside in zip(folders.items(), ("", "", "reward_model", "prm", ""), strict=True)
+    }
+    start = load_file(run / "model" / "model.safetensors")
+    for name, before in (("sft", start), ("prefer", load_file(folders["sft"] / "model.safetensors"))):
+        after = load_file(folders[name] / "model.safetensors")
+        assert {n for n in after if not torch.equal(before[n], after[n])} == {n for n in after if "_proj" in n}, name
+    policy = load_file(folders["prefer"] / "model.safetensors")
+    for name in ("rm", "prm"):
+        assert {
+            n for n in policy if not torch.equal(policy[n], load_file(folders[name] / "model.safetensors")[n])
+        } == set()
+        grader = load_file(models[name] / "model.safetensors")
+        moved = {n for n in grader if n not in policy or not torch.equal(policy[n], grader[n])}
+        assert any("_proj" in n for n in moved) and {n for n in moved if "_proj" not in n} <= {
+            "score.weight",
+            "score.bias",
+        }
+    for folder in models.values():
+        stored = load_file(folder / "adapter" / "adapter_model.safetensors")
+        assert any(float(t.abs().max()) > 0 for n, t in stored.items() if "lora_B" in n), folder
+    first = {stage: next(row for row in rows(run / "metrics.jsonl") if row["stage"] == stage) for stage in ends}
+    assert first["prefer"]["logps/chosen_drift"] == pytest.approx(0, abs=1e-4), (
+        "the reference is the policy without them"
+    )
+    online = [row for row in rows(run / "metrics.jsonl") if row["stage"] == "rl"]
+    assert all(abs(row["rollout_corr/kl"]) < 1e-4 for row in online), "the engine samples from the merged weights"
+    assert all(row["critic/grad_norm"] > 0 for row in online)
 
 
 def test_a_reference_that_nobody_looks_at_cannot_move(shell: Shell, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_penalties_are_the_coefficient_times_the_kl_of_each_token() -> None:
     assert shaped.next_coef == 0.1
     [quadratic] = kl_in_reward.shape(KlInReward(coef=2.0, estimator="k2"), some[:1], coef=2.0, old=old, ref=ref).groups
     assert quadratic.penalties_GT[0] == pytest.approx((0.25, 1.0))
+    [clamped] = kl_in_reward.shape(KlInReward(coef=0.1, clamp=True), some[:1], coef=0.1, old=old, ref=ref).groups
+    assert clamped.penalties_GT[0] == pytest.approx((0.05, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -123,5 +125,5 @@ def test_a_stage_begins_with_its_own(tmp_path: Path) -> None:
 
 
 def test_penalties_are_those_of_the_kl_estimator(tmp_path: Path) -> None:
-    found: Tensor = torch.tensor(kl_in_reward._kl((-1.0, -2.0), (-1.5, -1.0), "k3"))
+    found: Tensor = torch.tensor(kl_in_reward._kl((-1.0, -2.0), (-1.5, -1.0), KlInReward(estimator="k3")))
     assert found.tolist() == pytest.approx([math.exp(-0.5) - 0.5, math.e - 2.0])
