@@ -2,6 +2,8 @@
 
 python docs/make_ablations.py              the page from what is committed
 python docs/make_ablations.py sweeps       take over results.json of every complete sweep there first
+
+Beside a result, NAME.md may say what was found in plain words.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ out.
 Made by `python docs/make_ablations.py` from the results in `docs/ablations`; a test checks that the two agree.
 Differences are paired by seed, and by prompt where seeds share prompts; intervals are 95 % and not widened for the
 number of claims. A claim *holds* when its whole interval lies beyond the margin, *does not hold* when the whole
-interval falls short of it, and is *undecided* when the interval straddles it. Time is the sum over the runs, each on
+interval falls short of it, and is *undecided* when the interval straddles it; a claim that an arm lies *above* a number
+is judged by the interval of its own mean in the same way. Time is the sum over the runs, each on
 one core.
 """
 
@@ -71,6 +74,8 @@ def section(found: Comparison) -> str:
             cells = [interval(arm.differences[label], signed=True) for label in found.metrics]
             lines.append(f"| {arm.name} less {found.baseline} | {' | '.join(cells)} | | |")
     lines += ["", *(f"- {finding.says or 'Claim'}: {finding.sentence}." for finding in found.findings), ""]
+    read = RESULTS / f"{found.name}.md"
+    lines += [f"*What was found.* {read.read_text(encoding='utf-8').strip()}", ""] if read.is_file() else []
     keys = [
         f"- `{key}`: {', '.join(f'{arm} {value}' for arm, value in row.items())}" for key, row in found.changed.items()
     ]

@@ -42,11 +42,13 @@ class Verdict(StrEnum):
 
 
 class Direction(StrEnum):
-    """Where an arm is expected to lie, seen from the baseline."""
+    """Where an arm is expected to lie: seen from the baseline, or by itself."""
 
     HIGHER = "higher"
     LOWER = "lower"
     SAME = "same"
+    ABOVE = "above"
+    """The arm's own mean, whatever the baseline has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ def difference(arm: Mapping[int, Mapping[str, float]], baseline: Mapping[int, Ma
 
 
 def judge(found: Estimate | None, *, direction: Direction, margin: float) -> Verdict:
-    """Whether a difference goes where it was expected to, by more than `margin`.
+    """Whether a difference goes where it was expected to, by more than `margin`; with `above`, whether a mean does.
 
     It holds when the whole interval lies beyond the margin, does not when the whole interval falls short of it, and is
     undecided when the interval straddles it. `same` holds when the interval lies within ±margin.

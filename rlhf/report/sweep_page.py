@@ -100,7 +100,8 @@ def interval(found: Estimate | None, *, signed: bool = False) -> str:
 
 
 def _margins(direction: str, margin: float) -> tuple[float, ...]:
-    return {"higher": (margin,), "lower": (-margin,), "same": (-margin, margin)}[direction]
+    """Where a claim about differences begins and ends; one about the arm itself is none."""
+    return {"higher": (margin,), "lower": (-margin,), "same": (-margin, margin)}.get(direction, ())
 
 
 def _low(found: Estimate) -> float:

@@ -238,16 +238,16 @@ def _shared_metrics(outcomes: Sequence[Outcome]) -> dict[str, Metric]:
 def _findings(claim: Expectation, arms: Sequence[Arm], baseline: str) -> list[Finding]:
     out: list[Finding] = []
     for arm in arms:
-        if arm.name == baseline or claim.arm not in ("", arm.name):
+        if not claim.speaks_of(arm.name, baseline):
             continue
-        found = arm.differences[claim.metric]
+        alone = claim.direction == Direction.ABOVE
+        found = (arm.estimates if alone else arm.differences)[claim.metric]
         verdict = judge(found, direction=Direction(claim.direction), margin=claim.margin)
-        beyond = f" by more than {claim.margin:g}" if claim.margin else ""
-        wanted = f"within ±{claim.margin:g}" if claim.direction == Direction.SAME else f"{claim.direction}{beyond}"
         over = f" over {found.over}" if found is not None and found.over != "nothing" else ""
+        what = arm.name if alone else f"{arm.name} less {baseline}"
         sentence = (
-            f"{claim.metric}, {arm.name} less {baseline}: {interval(found, signed=True)}{over};"
-            f" expected {wanted}: {verdict.value}"
+            f"{claim.metric}, {what}: {interval(found, signed=not alone)}{over};"
+            f" expected {_wanted(claim)}: {verdict.value}"
         )
         out.append(
             Finding(
@@ -261,3 +261,12 @@ def _findings(claim: Expectation, arms: Sequence[Arm], baseline: str) -> list[Fi
             )
         )
     return out
+
+
+def _wanted(claim: Expectation) -> str:
+    """What is expected, in words."""
+    if claim.direction == Direction.SAME:
+        return f"within ±{claim.margin:g}"
+    if claim.direction == Direction.ABOVE:
+        return f"above {claim.margin:g}"
+    return f"{claim.direction} by more than {claim.margin:g}" if claim.margin else claim.direction

@@ -49,16 +49,16 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What an arm's difference from the baseline is claimed to be."""
+    """What an arm's difference from the baseline, or the arm itself, is claimed to be."""
 
     metric: str
     """Label of one of the metrics."""
     direction: str
-    """higher, lower or same."""
+    """higher, lower or same, than the baseline; or above, which speaks of the arm's own mean."""
     arm: str = ""
-    """Empty: every arm but the baseline."""
+    """Empty: every arm but the baseline; for `above` the baseline too."""
     margin: float = 0.0
-    """How far at least; for `same`, how far at most."""
+    """How far at least; for `same`, how far at most; for `above`, what the arm exceeds."""
     says: str = ""
     """The claim in words, for the report."""
 
@@ -67,6 +67,10 @@ class Expectation:
             raise ConfigError("direction", f"'{self.direction}' is none", fix=did_you_mean(self.direction, Direction))
         if self.margin < 0:
             raise ConfigError("margin", f"{self.margin} is negative", fix="use 0 or more; `direction` has the sign")
+
+    def speaks_of(self, arm: str, baseline: str) -> bool:
+        """Whether the claim is one about this arm."""
+        return self.arm in ("", arm) and (arm != baseline or self.direction == Direction.ABOVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +169,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Spec:
     for i, claim in enumerate(expect):
         _known(claim.metric, metrics, f"expect[{i}].metric")
         _known(claim.arm or baseline, arms, f"expect[{i}].arm")
-        if claim.arm == baseline:
+        if claim.arm == baseline and not claim.speaks_of(baseline, baseline):
             raise ConfigError(f"expect[{i}].arm", "is the baseline itself", fix="name another arm, or none for all")
     return Spec(
         path=path,

@@ -53,13 +53,14 @@ def test_a_committed_result_is_of_the_file_as_it_is(path: Path) -> None:
         (arm, claim.metric, claim.direction, claim.margin)
         for claim in file.expect
         for arm in file.arms
-        if arm != file.baseline and claim.arm in ("", arm)
+        if claim.speaks_of(arm, file.baseline)
     ]
     assert [(f.arm, f.metric, f.direction, f.margin) for f in found.findings] == claims
-    differences = {arm.name: arm.differences for arm in found.arms}
+    arms = {arm.name: arm for arm in found.arms}
     for finding in found.findings:
-        difference = differences[finding.arm][finding.metric]
-        assert finding.verdict == judge(difference, direction=Direction(finding.direction), margin=finding.margin)
+        direction, arm = Direction(finding.direction), arms[finding.arm]
+        measured = (arm.estimates if direction is Direction.ABOVE else arm.differences)[finding.metric]
+        assert finding.verdict == judge(measured, direction=direction, margin=finding.margin)
 
 
 def load_module(path: Path) -> ModuleType:

@@ -139,6 +139,18 @@ def test_arms_differences_and_verdicts(tmp_path: Path) -> None:
     assert list(band.steps) == [1, 2, 3, 4] and list(band.mean) == pytest.approx([99, 12, 13, 15])
 
 
+def test_a_claim_may_speak_of_every_arm_by_itself(tmp_path: Path) -> None:
+    """The arms have a mean accuracy of about 0.4 and 0.6; what is drawn beside differences is of them alone."""
+    expect = [Expectation(metric="accuracy", direction="above", margin=0.5)]
+    found = compare.compare(two_arms(tmp_path), {"accuracy": ACCURACY}, expect, frame(tmp_path))
+    plain, better = found.findings
+    assert (plain.arm, plain.verdict) == ("plain", Verdict.UNDECIDED)
+    assert better.sentence.startswith("accuracy, better: 0.6")
+    assert better.sentence.endswith("over seeds and prompts; expected above 0.5: undecided")
+    (row,) = sweep_page.whiskers(found, "accuracy")
+    assert row.expected == () and "above 0.5" in sweep_page.write(found, tmp_path / "report.html").read_text()
+
+
 def test_an_arm_without_a_finished_run_is_undecided_and_shown_as_such(tmp_path: Path) -> None:
     entries = two_arms(tmp_path)[:3]
     missing = RunFolder(tmp_path / "better0")

@@ -81,6 +81,12 @@ def test_what_cannot_be_used_is_refused_with_its_place_and_fix(
         spec.read(sweep_file(tmp_path, **changes))
 
 
+def test_a_claim_about_an_arm_alone_may_be_about_the_baseline(tmp_path: Path) -> None:
+    alone = [{"metric": "accuracy", "direction": "above", "margin": 0.8, "arm": arm} for arm in ("one", "")]
+    found = spec.read(sweep_file(tmp_path, expect=alone)).expect
+    assert [claim.speaks_of(arm, "one") for claim in found for arm in ("one", "two")] == [True, False, True, True]
+
+
 def test_contradicting_keys_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"arm\.rl: is given twice"):
         spec.nested({"rl": 3, "rl.epochs": 2}, "arm")
