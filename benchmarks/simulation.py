@@ -232,6 +232,7 @@ class Simulation:
             spawn_reference=learner,
             spawn_critic=_no_critic,
             find_model=Path,
+            began=self.path,
             spawn_frozen=lambda request, folder: learner(request),
             make_sync=InProcessSync,
             folder=folder,
