@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import re
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,8 +37,14 @@ def names(package: str) -> list[str]:
     found: list[str] = []
     for folder in map(Path, root.submodule_search_locations):
         files = {p.stem: p for p in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
-        found += [name for name, file in files.items() if _DEFINES_CONFIG.search(file.read_text(encoding="utf-8"))]
+        found += [name for name, file in files.items() if _defines_config(file, file.stat().st_mtime_ns)]
     return sorted(found)
+
+
+@cache
+def _defines_config(file: Path, changed: int) -> bool:
+    """Whether a file, as it was when it last changed, is a component."""
+    return _DEFINES_CONFIG.search(file.read_text(encoding="utf-8")) is not None
 
 
 def resolve(package: str, name: str, *, where: str) -> ModuleType:

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,7 +106,7 @@ def build(schema: type[T], tree: Mapping[str, Any] | None, where: str = "") -> T
         where: config path of this tree, for messages.
     """
     tree = tree or {}
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     known = {f.name: f for f in fields(typing.cast(Any, schema)) if f.init}
     for key in tree:
         if key not in known:
@@ -169,7 +170,7 @@ def to_yaml(tree: Tree) -> str:
 
 def _below(schema: Any, key: str) -> list[str]:
     """The paths of a key in the blocks of a schema."""
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     names = [f.name for f in fields(schema) if f.init and hints[f.name] is not Component]
     blocks = {name: hints[name] for name in names if is_dataclass(hints[name])}
     found = [f"{name}.{key}" for name, block in blocks.items() if key in {f.name for f in fields(block)}]
@@ -191,13 +192,20 @@ def _build_slots(package: str, tree: Any, where: str) -> dict[str, Component]:
     return out
 
 
+@cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return typing.get_type_hints(schema)
+
+
 def _plain(known: Mapping[str, Field[Any]], hints: Mapping[str, Any], tree: Tree, where: str) -> Tree:
-    """Convert and check plain values with OmegaConf's structured types."""
-    if not tree:
-        return {}
-    shape = make_dataclass("Plain", [(name, hints[name], field(default=typing.cast(Any, "???"))) for name in tree])
+    """Convert and check plain values with OmegaConf's structured types; what is of its type already stays as it is."""
+    settled = {name: value for name, value in tree.items() if type(value) is hints[name] and _is_scalar(value)}
+    other = {name: value for name, value in tree.items() if name not in settled}
+    if not other:
+        return settled
+    shape = make_dataclass("Plain", [(name, hints[name], field(default=typing.cast(Any, "???"))) for name in other])
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(shape), tree)
+        merged = OmegaConf.merge(OmegaConf.structured(shape), other)
         out = OmegaConf.to_container(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = str(error.full_key or error.key or next(iter(tree)))
@@ -205,7 +213,12 @@ def _plain(known: Mapping[str, Field[Any]], hints: Mapping[str, Any], tree: Tree
         fix = f"give a value of type {hint.__name__ if isinstance(hint, type) else hint}"
         raise ConfigError(_join(where, key), _first_line(error), fix=fix) from error
     assert isinstance(out, dict)
-    return typing.cast(Tree, out)
+    return settled | typing.cast(Tree, out)
+
+
+def _is_scalar(value: object) -> bool:
+    """Not `???` or `${…}`, which mean something to OmegaConf."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and value != "???" and "${" not in value)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> tuple[DictConfig, dict[Path, DictConfig]]:
