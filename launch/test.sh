@@ -61,6 +61,7 @@ check rlhf.cli audit configs/audit/math.yaml
 check rlhf.cli audit configs/audit/constraints.yaml
 check rlhf.cli audit configs/audit/code.yaml
 check rlhf.cli audit configs/audit/refusal.yaml
+check rlhf.cli audit configs/audit/tasks.yaml
 echo "== pytest"
 if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"

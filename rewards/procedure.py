@@ -190,7 +190,7 @@ def read(text: str, cfg: Config) -> Answer:
     if len(body) > cfg.max_chars:
         return Answer(problem="limit/chars")
     unfenced = body.removesuffix("```").rstrip()
-    answer = _json(unfenced) if unfenced.endswith("}") and "{" in unfenced else _lines(text, start)
+    answer = _json(unfenced) if unfenced.endswith("}") and "{" in unfenced else _lines(text[: start + len(body)], start)
     return Answer(problem="limit/states") if len(answer.states) > cfg.max_states else answer
 
 

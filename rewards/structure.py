@@ -55,9 +55,9 @@ MARK = "####"
 MISMATCH = "mismatch"
 _TRUTH = {"yes": True, "true": True, "no": False, "false": False}
 _EMPTY = ("", answers.NONE, "no edges", "null")
-_NUMBER = re.compile(r"[+-]?(?:\d{1,24}(?:\.\d{0,12})?|\.\d{1,12})")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,24}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
 _EDGE = re.compile(r"([^\s>(),-]+)\s*(?:-\(([^()]*)\))?-?>\s*([^\s>(),-]+)")
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[a-z]+|[-+*/^()]")
+_TOKEN = re.compile(r"[0-9]+(?:\.[0-9]+)?|[a-z]+|[-+*/^()]")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "^": 3}
 
 

@@ -44,7 +44,7 @@ from rlhf.core.tools import Exchange, ToolError
 from rlhf.core.types import Group, Prompt, RewardOut, Verdict
 
 MARK = "####"
-_INTEGER = re.compile(r"-?\d{1,200}")
+_INTEGER = re.compile(r"-?[0-9]{1,200}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,4 +170,4 @@ def _judged(verdict: Verdict, reason: str, candidate: str | None, found: Use, cf
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d{1,200}", text)]
+    return [int(number) for number in re.findall(r"[0-9]{1,200}", text)]

@@ -56,14 +56,14 @@ def parse_parts(tokens: Sequence[str]) -> Node:
 
 
 def split(tokens: Sequence[str], separators: frozenset[str] = _SEPARATORS) -> list[list[str]]:
-    """Pieces between separators outside all brackets; empty ones are left out."""
+    """Pieces between separators outside all brackets; one without tokens stands where something is missing."""
     pieces: list[list[str]] = [[]]
     for token, top in zip(tokens, normalize.top_level(tokens), strict=True):
-        if top and token in separators:
-            pieces.append([])
-        else:
+        if not top or token not in separators:
             pieces[-1].append(token)
-    return [piece for piece in pieces if piece]
+        elif pieces[-1] or token not in _WORDS:  # `1, 2, and 3`
+            pieces.append([])
+    return pieces
 
 
 def _parts(tokens: list[str], depth: int) -> Node:
@@ -76,7 +76,7 @@ def _parts(tokens: list[str], depth: int) -> Node:
             raise
     for separators in (frozenset({";"}), _SEPARATORS - {";"}):
         pieces = split(tokens, separators)
-        if len(pieces) > 1:
+        if len(pieces) > 1 and all(pieces):
             if len(pieces) > MAX_ITEMS:
                 raise Unreadable("limit/nodes")
             return Items("list", tuple(_parts(piece, depth + 1) for piece in pieces))

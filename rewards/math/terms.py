@@ -294,7 +294,7 @@ class Terms(ABC):
 
     def _letters(self, word: str) -> Node:
         """`xy` is a product of two variables; a word of the language of formulas is not."""
-        if word in _CONSTANTS or word == "pi" or len(word) == 1:
+        if word in _CONSTANTS or word == "pi" or (len(word) == 1 and is_word(word)):
             return self.indexed(_CONSTANTS.get(word, word))
         if not word.isalpha() or not word.isascii() or len(word) > _MAX_PRODUCT or word in _NO_PRODUCTS:
             raise Unreadable("unparsed")

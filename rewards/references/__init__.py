@@ -18,7 +18,7 @@ normalisation of exact matches of Natural Instructions (Wang et al. 2022, arXiv 
     value of at least `correct_from` of what is best  the measure       correct       references/<measure>
     less                                              the measure       wrong         mismatch
     nothing to read                                   0.0               no_answer     no_answer
-    longer than `max_words`                           0.0               unparsable    limit/words
+    more than `max_words`, longer than `max_chars`    0.0               unparsable    limit/words, limit/chars
     the gold has neither references nor scores        None              unparsable    unparsed/gold
 
 The answer is the text behind the last `</think>`, or with a `marker` what stands behind its last occurrence.
@@ -31,7 +31,7 @@ from __future__ import annotations
 import json
 import math
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -59,6 +59,8 @@ class Config(base.RewardConfig):
     correct_from: float = 1.0
     """The share of the best possible value from which on an answer is correct."""
     max_words: int = 500
+    """Answers of more words are worth 0."""
+    max_chars: int = 20_000
     """Longer answers are worth 0."""
 
     def __post_init__(self) -> None:
@@ -68,8 +70,9 @@ class Config(base.RewardConfig):
             raise ConfigError("measure", f"'{self.measure}' is not one of the choices", fix=fix)
         if not 0 < self.correct_from <= 1:
             raise ConfigError("correct_from", f"{self.correct_from} is not in (0, 1]", fix="use 1, or 0.5")
-        if self.max_words < 1:
-            raise ConfigError("max_words", f"{self.max_words} leaves no answer", fix="use 500")
+        for name, usual in (("max_words", 500), ("max_chars", 20_000)):
+            if vars(self)[name] < 1:
+                raise ConfigError(name, f"{vars(self)[name]} leaves no answer", fix=f"use {usual}")
 
 
 _DEFAULT = Config()
@@ -99,9 +102,12 @@ def verify(completion: str, gold: str, *, cfg: Config | None = None) -> RewardOu
     text = text.strip()
     if not text:
         return RewardOut(value=0.0, verdict=Verdict.NO_ANSWER, reason="no_answer")
-    if len(text.split()) > cfg.max_words:
+    if len(text) > cfg.max_chars:
+        return RewardOut(value=0.0, verdict=Verdict.UNPARSABLE, reason="limit/chars")
+    said = rouge.words(text) if cfg.measure == "rouge_l" else text.split()
+    if len(said) > cfg.max_words:
         return RewardOut(value=0.0, verdict=Verdict.UNPARSABLE, reason="limit/words")
-    value = _rouge(text, wanted) if cfg.measure == "rouge_l" else _exact(text, wanted, cfg)
+    value = _rouge(said, wanted) if cfg.measure == "rouge_l" else _exact(text, wanted, cfg)
     right = value >= cfg.correct_from * max(wanted.values()) - 1e-12
     return RewardOut(
         value=value,
@@ -150,6 +156,5 @@ def _exact(text: str, wanted: Mapping[str, float], cfg: Config) -> float:
     return max((worth for choice, worth in wanted.items() if form(choice) == said), default=0.0)
 
 
-def _rouge(text: str, wanted: Mapping[str, float]) -> float:
-    said = rouge.words(text)
+def _rouge(said: Sequence[str], wanted: Mapping[str, float]) -> float:
     return max(worth * rouge.rouge_l(said, rouge.words(choice)) for choice, worth in wanted.items())

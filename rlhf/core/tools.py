@@ -33,8 +33,8 @@ _MAX_CALL = 400
 _MAX_DIGITS = 60
 _MAX_DEPTH = 50
 """Brackets and signs in one expression."""
-_TOKEN = re.compile(r"\s*(?:(\d{1,60})|(.))")
-_INTEGER = re.compile(r"-?\d{1,60}")
+_TOKEN = re.compile(r"\s*(?:([0-9]{1,60})|(.))")
+_INTEGER = re.compile(r"-?[0-9]{1,60}")
 
 
 class ToolError(Exception):

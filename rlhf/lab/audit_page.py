@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +30,8 @@ HEAD = (
     "p99 ms",
     "max ms",
 )
+_ON_THE_PAGE_ONLY = frozenset({HEAD.index("labelled"), HEAD.index("p99 ms")})
+"""Columns that a terminal of eighty characters has no room for."""
 SHOWN = 400
 """Cases of one corpus on the page."""
 LONG = 4000
@@ -39,9 +42,13 @@ def show(found: Audit) -> None:
     """Print the figures, what falls short, and the first disagreements."""
     console = Console()
     console.print(found.title, style="bold", markup=False, highlight=False)
-    table = Table(*HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    for n, name in enumerate(HEAD):
+        if n not in _ON_THE_PAGE_ONLY:
+            table.add_column(name.replace(" ", "\n"), justify="left" if n < 2 else "right", overflow="fold")
     for row in [row for finding in found.findings for row in _rows(finding)]:
-        table.add_row(*(Text(cell.text, style="red" if cell.good is False else "") for cell in row))
+        cells = [cell for n, cell in enumerate(row) if n not in _ON_THE_PAGE_ONLY]
+        table.add_row(*(Text(cell.text, style="red" if cell.good is False else "") for cell in cells))
     console.print(table)
     for finding in found.findings:
         for limit in finding.limits:

@@ -79,6 +79,7 @@ def test_states_match_by_what_they_are(gold: object, predicted: object, same: bo
         ('{"final": ' + "[" * 40_000 + "]" * 4 + "}", Verdict.UNPARSABLE, "unparsed/prediction"),
         ("x" * 60_000 + "\n#### abc", Verdict.UNPARSABLE, "limit/chars"),
         ("x\n" * 2000 + "#### abc", Verdict.UNPARSABLE, "limit/states"),
+        ("\n" * 60_000, Verdict.NO_ANSWER, "no_answer"),
     ],
 )
 def test_what_cannot_be_read_is_worth_nothing(answer: str, verdict: Verdict, reason: str) -> None:

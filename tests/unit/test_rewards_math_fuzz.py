@@ -36,9 +36,10 @@ QUICK = settings(derandomize=True, deadline=None, database=None)
 
 
 def seconds(completion: str, gold: str) -> tuple[float, RewardOut]:
-    begin = time.perf_counter()
+    """Of this thread's own: what a busy machine makes it wait for is not the verifier's."""
+    begin = time.thread_time()
     out = verify(completion, gold, spec=Spec(markers=list(MARKERS)))
-    return time.perf_counter() - begin, out
+    return time.thread_time() - begin, out
 
 
 @settings(QUICK, max_examples=400)
@@ -48,7 +49,7 @@ def test_any_text_gets_a_verdict_in_time(fragments: list[str], times: int, gold:
     for completion in (text, f"\\boxed{{{text}}}", text * times):
         took, out = seconds(completion, gold)
         assert out.value in (0.0, 1.0) and out.reason
-        if took > SECONDS:  # a busy machine may stop for a moment; twice in a row it does not
+        if took > SECONDS:
             took, _ = seconds(completion, gold)
         assert took <= SECONDS, completion[:200]
 
@@ -119,7 +120,7 @@ def test_rewriting_keeps_a_formula_and_changing_it_does_not(left: str, right: st
 
 
 GOLDS = [
-    "17", "-3", "0.75", "1,234,567", r"\frac{25}{2}", r"-\frac{1}{4}", r"2\sqrt{10}", r"\frac{3\pi}{4}",
+    "0", "17", "-3", "0.75", "1,234,567", r"\frac{25}{2}", r"-\frac{1}{4}", r"2\sqrt{10}", r"\frac{3\pi}{4}",
     r"x^2 + 2x + 1",
     r"(3, \frac{\pi}{2})", r"[0, 7)", r"\{1, 2, 3\}", r"3, -\frac{1}{3}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
     "y = 2x + 3",
@@ -128,14 +129,14 @@ GOLDS = [
 ]  # fmt: skip
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[0-9]|[A-Za-z]|\S")
 MEANINGLESS = re.compile(
-    r"(?<=[\[(, ]0)\s*\\pi|\\(?:text|left|right|[,!; $])|[\s{}$]|(?<![0-9a-z)])\+|(?<![0-9.])0+(?=[0-9])"
-    r"|(?<![0-9])0(?=\.)|[.,;]+$"
+    r"(?<=[\[(, ]0)\s*(?:\\pi|[a-z])|(?<=[\[(, ])(?:\\pi|[a-z])\s*(?=0[ ,])|\\(?:text|left|right|[,!; $])|[\s{}$~]"
+    r"|(?<![0-9a-z)])\+|(?<![0-9.])0+(?=[0-9])|(?<![0-9])0(?=\.)|[.,;]+$"
 )
 
 
 def test_a_changed_token_changes_the_verdict() -> None:
     draw = random.Random(0)
-    alphabet = sorted({token for gold in GOLDS for token in TOKEN.findall(gold)})
+    alphabet = sorted({token for gold in GOLDS for token in TOKEN.findall(gold)} | {*"?@#&~'`;!*"})
     accepted: list[tuple[str, str]] = []
     for _ in range(1000):
         gold = draw.choice(GOLDS)
@@ -150,7 +151,8 @@ def test_a_changed_token_changes_the_verdict() -> None:
 
 
 def provably_equal(prediction: str, gold: str) -> bool:
-    """Whether only marks without meaning differ: spaces, braces, delimiters, signs and zeros in front, a full stop."""
+    """Whether only what has no meaning differs: spaces, braces, delimiters, signs and zeros in front, factors of 0, a
+    full stop."""
     left, right = (MEANINGLESS.sub("", text) for text in (prediction, gold))
     return left == right
 

@@ -53,6 +53,14 @@ def test_punctuation_alone_is_not_the_same_as_nothing() -> None:
     assert verify("!", '{"references": ["!"]}').value == 1.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"), [("a" * 10**6, "limit/chars"), ("a-" * 9999, "limit/words"), ("a " * 501, "limit/words")]
+)
+def test_what_would_take_long_to_compare_is_worth_nothing(answer: str, reason: str) -> None:
+    out = verify(answer, SEA, cfg=ROUGE)
+    assert (out.value, out.verdict, out.reason) == (0.0, Verdict.UNPARSABLE, reason)
+
+
 def test_rouge_l_by_hand() -> None:
     # the cat sat / the cat was sitting: common the, cat; P 2/3, R 2/4
     gold = json.dumps({"references": ["the cat was sitting", "a dog"]})
@@ -88,7 +96,7 @@ def test_stems_are_those_of_the_paper_and_of_rouge_score(word: str, stem: str) -
 
 @pytest.mark.parametrize(
     ("wrong", "where"),
-    [({"measure": "bleu"}, "measure"), ({"correct_from": 0.0}, "correct_from"), ({"max_words": 0}, "max_words")],
+    [({"measure": "bleu"}, "measure"), ({"correct_from": 0.0}, "correct_from"), ({"max_chars": 0}, "max_chars")],
 )
 def test_impossible_settings_name_their_field(wrong: dict[str, Any], where: str) -> None:
     with pytest.raises(ConfigError) as caught:

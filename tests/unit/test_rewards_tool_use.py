@@ -36,6 +36,7 @@ def graded(text: str, *, cfg: Config = COSTS, gold: str = "413", **columns: Any)
         ("[12*34]=408\n[12*34]=408\n" * 8 + "#### 413", 0.0, Verdict.CORRECT, 16, 0, 0),
         ("[12*34]=408", 0.0, Verdict.NO_ANSWER, 1, 0, 0),
         ("#### many", 0.0, Verdict.NO_ANSWER, 0, 0, 0),
+        ("#### ٤١٣", 0.0, Verdict.NO_ANSWER, 0, 0, 0),
     ],
 )
 def test_what_an_answer_earns(

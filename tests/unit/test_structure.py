@@ -43,6 +43,7 @@ def gold(kind: str, value: Any) -> str:
         ("number", "12", "twelve", UNPARSABLE),
         ("number", "12", "9" * 400, UNPARSABLE),
         ("number", "12", "1e1", UNPARSABLE),
+        ("number", "12", "١٢", UNPARSABLE),
         ("edges", (("a", "b"), ("a", "c")), "a -> c, a>b", CORRECT),
         ("edges", (("a", "b"), ("a", "c")), "a>b", WRONG),
         ("edges", (("a", "b"), ("a", "c")), "a>b,a>c,a>c", WRONG),
