@@ -15,7 +15,7 @@ from typing import Any
 
 from rlhf.core import component, config
 from rlhf.lab import audit
-from rlhf.loops import generate, merge, offline, online, settings
+from rlhf.loops import clean, generate, merge, offline, online, settings
 from rlhf.loops.catalogue import SLOTS
 from rlhf.sweeps import spec
 
@@ -59,6 +59,8 @@ def page() -> str:
     parts.append(section("`corpora` of an audit file, by label", audit.Measured, ""))
     lead = "What `rlhf merge FILE` reads; `configs/merge` holds examples.\n"
     parts.append(section("A merge file", merge.MergeConfig, lead))
+    lead = "What `rlhf clean FILE` reads; `configs/care` holds examples.\n"
+    parts.append(section("A cleaning file", clean.CleanConfig, lead))
     return "\n".join(parts)
 
 

@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _lab(verb)
     _studies(verb)
     _models(verb)
+    _data(verb)
     sub = verb("doctor", _doctor, "check the installation and this machine, and what a config needs; says what to do")
     sub.add_argument("config", type=Path, nargs="?")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
@@ -150,6 +151,13 @@ def _models(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None
     """What makes models without training."""
     sub = verb("merge", _merge, "make one model of several fine-tunes of the same base, by sparse task vectors")
     sub.add_argument("file", type=Path, metavar="FILE", help="a merge: base, models, weights; see configs/merge")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+
+
+def _data(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """What looks at data before anything trains on it."""
+    sub = verb("clean", _clean, "leave out of training data what stands in evaluation sets; says what and why")
+    sub.add_argument("file", type=Path, metavar="FILE", help="data, against, out; see configs/care")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
 
 
@@ -302,6 +310,12 @@ def _merge(arguments: argparse.Namespace) -> None:
     from rlhf.loops import merge
 
     merge.show(merge.read(arguments.file, arguments.overrides))
+
+
+def _clean(arguments: argparse.Namespace) -> None:
+    from rlhf.loops import clean
+
+    clean.show(clean.read(arguments.file, arguments.overrides))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.report = path / "report.html"
         self.data = path / "data"
+        self.removed = path / "removed"
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -133,9 +134,9 @@ class RunFolder:
             return False
         if (before := self.config.read_text(encoding="utf-8")) == config_yaml:
             return True
-        start = (self.config, self.base_config, self.environment, self.model, self.tensorboard)
+        start = (self.config, self.base_config, self.environment, self.model, self.tensorboard, self.removed)
         if self.environment.name in present and present <= {p.name for p in start}:
-            for path in (self.model, self.tensorboard):
+            for path in (self.model, self.tensorboard, self.removed):
                 _remove_whole(path)
             return False
         problem = f"holds a run with another config: {_changed(before, config_yaml)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rlhf.core.hub import is_hub_id
 Row = dict[str, Any]
 
 _FORMATS = ".jsonl, .json or .parquet"
+_PARQUET_ROWS = 1024
 
 
 def rows(source: str, *, split: str, where: str, subset: str = "") -> list[Row]:
@@ -33,11 +34,23 @@ def rows(source: str, *, split: str, where: str, subset: str = "") -> list[Row]:
     Raises:
         DataError: a missing, broken or empty file, an unreachable or unknown hub dataset, no `datasets` package.
     """
-    path = _file(source, where)
-    found = _from_hub(source, split=split, subset=subset, where=where) if path is None else _READERS[path.suffix](path)
+    found = list(stream(source, split=split, where=where, subset=subset))
     if not found:
         raise DataError(f"{where} ({source})", "the dataset is empty", fix="give a source with at least one row")
     return found
+
+
+def stream(source: str, *, split: str, where: str, subset: str = "") -> Iterator[Row]:
+    """The same row by row: of .jsonl and .parquet files, only a few rows are in memory at a time.
+
+    Raises:
+        DataError: see `rows`, when the row in question is reached; none for an empty dataset.
+    """
+    path = _file(source, where)
+    if path is None:
+        yield from _from_hub(source, split=split, subset=subset, where=where)
+    else:
+        yield from _READERS[path.suffix](path)
 
 
 def fingerprint(source: str, *, where: str) -> str:
@@ -71,22 +84,22 @@ def _file(source: str, where: str) -> Path | None:
     return None
 
 
-def _from_jsonl(path: Path) -> list[Row]:
-    found = list[Row]()
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            found.append(_object(json.loads(line), where))
-        except json.JSONDecodeError as error:
-            raise DataError(where, f"is not JSON: {error}", fix="write one JSON object per line") from error
-    return found
+def _from_jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = _decoded(line, path)
+            if not text.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                yield _object(json.loads(text), where)
+            except json.JSONDecodeError as error:
+                raise DataError(where, f"is not JSON: {error}", fix="write one JSON object per line") from error
 
 
-def _from_json(path: Path) -> list[Row]:
+def _from_json(path: Path) -> Iterable[Row]:
     try:
-        content = json.loads(_text(path))
+        content = json.loads(_decoded(path.read_bytes(), path))
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno}"
         raise DataError(where, f"is not JSON: {error}", fix="one object per line needs the suffix .jsonl") from error
@@ -96,12 +109,14 @@ def _from_json(path: Path) -> list[Row]:
     return [_object(row, f"{path}, item {number}") for number, row in enumerate(content, start=1)]
 
 
-def _from_parquet(path: Path) -> list[Row]:
+def _from_parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path).to_pylist()
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(str(path), f"is not readable as Parquet: {error}", fix="write the file again") from error
 
@@ -136,9 +151,9 @@ def _from_hub(source: str, *, split: str, subset: str, where: str) -> list[Row]:
             datasets.enable_progress_bars()
 
 
-def _text(path: Path) -> str:
+def _decoded(content: bytes, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(str(path), f"is not UTF-8: {error}", fix="convert the file to UTF-8") from error
 
@@ -149,7 +164,7 @@ def _object(row: Any, where: str) -> Row:
     return row
 
 
-_READERS: dict[str, Callable[[Path], list[Row]]] = {
+_READERS: dict[str, Callable[[Path], Iterable[Row]]] = {
     ".jsonl": _from_jsonl,
     ".json": _from_json,
     ".parquet": _from_parquet,

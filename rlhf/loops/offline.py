@@ -32,7 +32,7 @@ from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
 from rlhf.learner import learner
-from rlhf.loops import beside, critic, held_out, reference, references, teacher, updates
+from rlhf.loops import beside, care, critic, held_out, reference, references, teacher, updates
 from rlhf.loops.beside import RewardModelConfig
 from rlhf.loops.held_out import HeldOutConfig
 from rlhf.loops.prompts import ExampleStream, of_tasks
@@ -267,14 +267,18 @@ def _data(cfg: Config, stage: Stage) -> tuple[Sequence[Example], Sequence[Exampl
 def _dataset(cfg: Config, stage: Stage) -> Sequence[Example]:
     if cfg.data == TASK:
         return given(cfg, stage.task)
-    return _read(cfg, _file(cfg, stage), where=f"{stage.name}.data", name=stage.name)
+    return _read(cfg, _file(cfg, stage), where=f"{stage.name}.data", name=stage.name, stage=stage)
 
 
-def _read(cfg: Config, source: str, *, where: str, name: str) -> list[Example]:
-    """The examples of a file or hub dataset."""
+def _read(cfg: Config, source: str, *, where: str, name: str, stage: Stage | None = None) -> list[Example]:
+    """The examples of a file or hub dataset; those that are trained on, in a stage, without what must not be."""
     read = partial(cfg.examples.module.read, cfg=cfg.examples.config)
-    rows = enumerate(sources.rows(source, split="train", where=where), start=1)
-    return [read(row, where=f"{source}, row {n}", name=f"{name}-{n}") for n, row in rows]
+    rows = list(enumerate(sources.rows(source, split="train", where=where), start=1))
+    removed = stage.screen.rows(rows, where=source) if stage is not None else []
+    if stage is not None:
+        care.write(stage.folder.removed, stage.name, removed)
+    gone = {one.name for one in removed}
+    return [read(row, where=f"{source}, row {n}", name=f"{name}-{n}") for n, row in rows if str(n) not in gone]
 
 
 def _of_prompts(cfg: Config, prompts: Sequence[Prompt]) -> list[Example]:

@@ -19,7 +19,7 @@ from rlhf.core.config import flatten
 from rlhf.core.errors import LostError, RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
-from rlhf.loops import learners, placed, setup, summary, warm
+from rlhf.loops import care, learners, placed, setup, summary, warm
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
@@ -81,6 +81,7 @@ def _train(experiment: Experiment, folder: RunFolder, cache: Path | None, interr
     if part is not None and cache is not None and not checkpoint.steps(folder.checkpoints):
         warm.adopt(_made(part, cache, interrupt), folder)
     shared = setup.parts(settings, folder.model)
+    _write_contents(folder, shared)
     now = standing(folder, shared.model_folder)
     folder.cut(now.offsets)
     with shared.pool:
@@ -274,6 +275,7 @@ async def run_stage(
         progress=progress,
         stop_before=stop_before,
         interrupt=interrupt or Interrupt(),
+        screen=shared.cared.screen,
     )
     if not progress.step and experiment.evaluates_start and stop_before is None:
         await made.evaluate(keep=True)
@@ -297,12 +299,31 @@ def _write_start(folder: RunFolder, experiment: Experiment, now: Mapping[str, An
         write_whole(folder.environment, json.dumps(now, indent=1))
         return
     began = json.loads(folder.environment.read_text(encoding="utf-8"))
-    changed = [source for source, found in now["data"].items() if began["data"].get(source) != found]
-    if changed:
-        problem = f"the run began with other content of {', '.join(changed)}"
-        fix = "restore these files, or choose another run.name to start with what they hold now"
-        raise RunFolderError(str(folder.path), problem, fix=fix)
+    _check_same(folder, now["data"], began["data"])
     here, there = flatten(now), flatten(began)
     for key in here | there:
         if key.startswith(NUMERIC) and here.get(key) != there.get(key):
             print(f"note: {key} was {there.get(key)} when this run began and is {here.get(key)}: numbers may differ")
+
+
+def _write_contents(folder: RunFolder, shared: setup.Parts) -> None:
+    """Say which prompts a run trains on and is measured by, and which were left out.
+
+    Raises:
+        RunFolderError: the run has begun, and they are no longer those that it began with.
+    """
+    environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+    now = {care.PROMPTS: care.contents(shared.task, shared.cared.removed)}
+    if care.PROMPTS in environment:
+        _check_same(folder, flatten(now), flatten({care.PROMPTS: environment[care.PROMPTS]}))
+        return
+    care.write(folder.removed, care.PROMPTS, shared.cared.removed)
+    write_whole(folder.environment, json.dumps(environment | now, indent=1))
+
+
+def _check_same(folder: RunFolder, now: Mapping[str, Any], began: Mapping[str, Any]) -> None:
+    changed = [name for name, found in now.items() if began.get(name) != found]
+    if changed:
+        problem = f"the run began with other content of {', '.join(changed)}"
+        fix = "restore these files, or choose another run.name to start with what they hold now"
+        raise RunFolderError(str(folder.path), problem, fix=fix)

@@ -23,6 +23,7 @@ from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
 from rlhf.data.build import boundary, step_labels
 from rlhf.loops import evaluate, generate, offline, online
+from rlhf.loops.care import CareConfig
 from rlhf.loops.stage import REWARD_MODEL, CheckpointConfig
 from rlhf.models import load
 from rlhf.runtime import ray
@@ -64,6 +65,7 @@ class Settings:
     model: load.Config
     task: Component = slot("rlhf.tasks", "sums")
     """Where prompts and golds come from."""
+    care: CareConfig = field(default_factory=CareConfig)
     rewards: dict[str, Component] = slots("rewards")
     """Reward components by label, the primary first; empty uses the task's own."""
     rubric: RubricConfig = field(default_factory=RubricConfig)

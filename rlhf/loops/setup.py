@@ -25,6 +25,7 @@ from rlhf.core.types import Prompt
 from rlhf.data import judging, sources
 from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.loops import generate, offline, online, teacher
+from rlhf.loops.care import Cared, cared
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trained_beside
@@ -51,19 +52,25 @@ class Parts:
     """In tokens."""
     device: torch.device
     pool: WorkerPool
+    cared: Cared
+    """What `care` left out of the data."""
 
 
 def task(settings: Settings) -> Task:
-    """Read or generate the prompts.
+    """Read or generate the prompts, and leave out what must not be trained on.
 
     Raises:
         DataError: there is no training or held-out prompt.
     """
+    return _cared(settings).task
+
+
+def _cared(settings: Settings) -> Cared:
     built = settings.task.module.build(settings.task.config, seed=settings.seed, rows=sources.rows)
     for name, prompts in (("training", built.train()), ("held-out", built.held_out())):
         if not prompts:
             raise DataError("task", f"there are no {name} prompts", fix="check the task's paths and limits")
-    return built
+    return cared(settings.care, built)
 
 
 def parts(settings: Settings, model_folder: Path) -> Parts:
@@ -76,7 +83,8 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
     Raises:
         UserError: the data, the model or the tokenizer cannot be used, or do not fit each other.
     """
-    made = task(settings)
+    found = _cared(settings)
+    made = found.task
     there = settings.model.makes_folder and model_folder.exists()
     folder = model_folder if there else _make_model(settings, model_folder, made)
     tokenizer = opened(settings, folder).tokenizer()
@@ -88,6 +96,7 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
         longest_prompt=_check_room(settings, made, tokenizer, folder),
         device=load.resolve_device(settings.device),
         pool=WorkerPool(),
+        cared=found,
     )
 
 

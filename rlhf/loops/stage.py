@@ -21,6 +21,7 @@ from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json, RewardOut, Trajectory
 from rlhf.learner import checkpoint, learner
+from rlhf.loops.care import CareConfig, Screen
 from rlhf.loops.evaluate import Evaluator, Result, measure
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
@@ -142,6 +143,8 @@ class Stage:
     """Global step to stop in front of, for a replay."""
     interrupt: Interrupt = field(default_factory=Interrupt)
     """Whether somebody wants the run to stop."""
+    screen: Screen = field(default_factory=lambda: Screen(CareConfig()))
+    """What files that the stage reads are compared with."""
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Count the time inside under this name."""

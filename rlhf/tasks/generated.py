@@ -192,7 +192,7 @@ def fingerprint(prompts: Iterable[Prompt]) -> str:
     for p in prompts:
         messages = [[message.role, message.content] for message in p.messages]
         record = [p.id, messages, p.gold, p.task, p.solution, dict(p.columns)]
-        digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
+        digest.update(json.dumps(record, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 

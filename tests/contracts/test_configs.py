@@ -13,13 +13,16 @@ from transformers import Qwen2Config
 
 from rlhf.core import config
 from rlhf.lab import audit
-from rlhf.loops import merge, plan, plan_memory, settings
+from rlhf.loops import clean, merge, plan, plan_memory, settings
 from rlhf.models import tokenizers
 from rlhf.runtime.memory import GIB
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("ablations", "audit", "merge"))
+FILES = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("ablations", "audit", "care", "merge")
+)
 AUDITS = sorted((CONFIGS / "audit").glob("*.yaml"))
+CLEANINGS = sorted((CONFIGS / "care").glob("*.yaml"))
 MERGES = sorted((CONFIGS / "merge").glob("*.yaml"))
 LOADED = {path: config.load(path) for path in FILES}
 RECIPES = [path for path, loaded in LOADED.items() if "stages" in loaded.tree]
@@ -103,6 +106,12 @@ def test_an_audit_names_corpora_and_graders_that_there_are(path: Path) -> None:
 @pytest.mark.parametrize("path", MERGES, ids=name_of)
 def test_a_merge_reads_and_holds_only_its_difference(path: Path) -> None:
     assert merge.read(path, ["onto=base", "models=[one,other]", "out=merged"]).factors == [0.3, 0.3]
+    assert config.restated(path) == [] and path.read_text(encoding="utf-8").startswith("#")
+
+
+@pytest.mark.parametrize("path", CLEANINGS, ids=name_of)
+def test_a_cleaning_reads_and_holds_only_its_difference(path: Path) -> None:
+    assert clean.read(path, ["data=[train.jsonl]", "against=[test.jsonl]", "out=clean"]).overlap.n
     assert config.restated(path) == [] and path.read_text(encoding="utf-8").startswith("#")
 
 

@@ -33,8 +33,17 @@ def test_parquet(tmp_path):
     from pyarrow import parquet
 
     path = tmp_path / "d.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
-    assert read(path) == ROWS
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS * 1000), path)
+    assert read(path) == ROWS * 1000
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text("\ufeff" + json.dumps(ROWS[0]) + "\n{broken", encoding="utf-8")
+    found = sources.stream(str(path), split="train", where="data")
+    assert next(found) == ROWS[0]
+    with pytest.raises(DataError, match=r"d\.jsonl, line 2: is not JSON"):
+        next(found)
 
 
 @pytest.mark.parametrize(

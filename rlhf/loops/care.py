@@ -1,0 +1,163 @@
+"""What a run leaves out of its data before it trains on them, and what it says of the rest.
+
+    care: {held_out: true, against: [gsm8k_test.jsonl], overlap: {n: 8, share: 0.5}}
+
+A training prompt, or a row of a file that a supervised stage reads, is left out when it shares too much with an
+evaluation text (`rlhf.data.care.overlap`): a held-out prompt of the run's own tasks, or a row of `against`. Everything
+follows from config and data, so that a run that goes on, a replay and a plan see the same prompts. `removed/` in the
+run folder has a line for each that was left out; `environment.json`, and with it the report, has hashes of all sources,
+and number and hash of the prompts of every task, as they are trained on and held out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf.core.errors import DataError
+from rlhf.core.protocols import Task
+from rlhf.core.run_folder import write_whole
+from rlhf.core.types import Json, Prompt
+from rlhf.data.care import rows
+from rlhf.data.care.overlap import EvalText, Index, Match, OverlapConfig, screened
+from rlhf.loops.clean import eval_texts
+from rlhf.tasks import generated
+from rlhf.tasks.common import PromptSets
+
+HELD_OUT = "held-out prompts"
+"""The source of the run's own evaluation texts, in what is said of a match."""
+PROMPTS = "prompts"
+"""What `removed/` calls those of the tasks; other files there have names of stages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CareConfig:
+    """What is left out before training; by default nothing is."""
+
+    held_out: bool = False
+    """Compare with the held-out prompts of the run's own tasks."""
+    against: list[str] = field(default_factory=list[str])
+    """Evaluation sets to compare with besides: .jsonl, .json or .parquet files, or hub ids (split `test`)."""
+    asked: list[str] = field(default_factory=list[str])
+    """Columns of these that hold the question; empty: the first of question, problem, prompt, instruction, input,
+    messages, text."""
+    overlap: OverlapConfig = field(default_factory=OverlapConfig)
+
+    @property
+    def on(self) -> bool:
+        return self.held_out or bool(self.against)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """Something that is not trained on."""
+
+    name: str
+    """A prompt's id, or the row of a file."""
+    match: Match
+
+
+class Screen:
+    """Compares with everything that must not be trained on.
+
+    Args:
+        cfg: what that is, besides the held-out prompts.
+        held_out: of the run.
+
+    Raises:
+        DataError: an evaluation set cannot be used.
+    """
+
+    def __init__(self, cfg: CareConfig, held_out: Iterable[Prompt] = ()) -> None:
+        texts = [t for source in cfg.against for t in eval_texts(source, cfg.asked, where="care.against")]
+        own = held_out if cfg.held_out else ()
+        texts += [EvalText(source=HELD_OUT, name=prompt.id, text=rows.question(prompt)) for prompt in own]
+        self._index = Index(cfg.overlap, texts)
+
+    def removed(self, found: Iterable[tuple[str, Sequence[str]]]) -> list[Removed]:
+        """Those of named texts that must not be trained on."""
+        compared = screened(found, lambda one: one[1], self._index)
+        return [Removed(name=name, match=match) for (name, _), match in compared if match is not None]
+
+    def rows(self, numbered: Sequence[tuple[int, Mapping[str, Any]]], *, where: str) -> list[Removed]:
+        """The same of the rows of a file, called by their numbers.
+
+        Args:
+            where: for messages.
+
+        Raises:
+            DataError: nothing would be left.
+        """
+        out = self.removed((str(n), rows.said(row, (), where=f"{where}, row {n}")) for n, row in numbered)
+        _check_left(len(numbered) - len(out), where)
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cared:
+    """The tasks of a run without what must not be trained on."""
+
+    task: Task
+    screen: Screen
+    removed: Sequence[Removed]
+
+
+def cared(cfg: CareConfig, task: Task) -> Cared:
+    """Leave out what must not be trained on.
+
+    Raises:
+        DataError: an evaluation set cannot be used, or no training prompt is left.
+    """
+    held_out, train = task.held_out(), task.train()
+    screen = Screen(cfg, held_out)
+    if not cfg.on:
+        return Cared(task=task, screen=screen, removed=())
+    removed = screen.removed((prompt.id, rows.of_prompt(prompt)) for prompt in train)
+    gone = {one.name for one in removed}
+    left = tuple(prompt for prompt in train if prompt.id not in gone)
+    _check_left(len(left), "task")
+    kept = PromptSets(train_prompts=left, held_out_prompts=tuple(held_out))
+    return Cared(task=kept, screen=screen, removed=removed)
+
+
+def write(folder: Path, what: str, removed: Sequence[Removed]) -> None:
+    """Say in `removed/` what was left out; nothing where nothing was.
+
+    Args:
+        folder: `removed` of the run.
+        what: the name of the file.
+    """
+    if not removed:
+        return
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps({"name": one.name, **_told(one.match)}, ensure_ascii=False) + "\n" for one in removed]
+    write_whole(folder / f"{what}.jsonl", "".join(lines))
+
+
+def contents(task: Task, removed: Sequence[Removed]) -> dict[str, Json]:
+    """What `environment.json` says of prompts: per task and side their number and hash, and how many were left out."""
+    return {
+        "train": _contents(task.train()),
+        "held_out": _contents(task.held_out()),
+        "left_out": len(removed),
+    }
+
+
+def _contents(prompts: Sequence[Prompt]) -> dict[str, Json]:
+    by_task: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        by_task.setdefault(prompt.task, []).append(prompt)
+    return {name: {"prompts": len(found), "content": generated.fingerprint(found)} for name, found in by_task.items()}
+
+
+def _check_left(count: int, where: str) -> None:
+    if not count:
+        problem = "every row of it stands in an evaluation set, so that nothing is left to train on"
+        raise DataError(where, problem, fix="check care.against and care.overlap, or give other data")
+
+
+def _told(match: Match) -> dict[str, Json]:
+    return {"against": match.source, "evaluation": match.name, "share": round(match.share, 4), "words": match.words}
