@@ -107,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
     note = "also fit a temperature to the confidence of the sampled answers, and say what it mends"
     other.add_argument("--calibrate", action="store_true", help=note)
+    note = "draw accuracy against k and tokens, reliability, accuracy of the most confident answers"
+    sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help=note)
     sub = verb("report", _report, "write report.html of a run, finished or not")
     sub.add_argument("run", type=Path)
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
@@ -218,7 +220,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import calibrate, measure, processbench
+    from rlhf.loops import calibrate, measure, picture, processbench
 
     if arguments.process:
         processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
@@ -226,6 +228,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     results = measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
     if arguments.calibrate:
         calibrate.show(results, out=arguments.out)
+    if arguments.picture is not None:
+        print(f"picture: {picture.write(results, arguments.picture)}")
 
 
 def _report(arguments: argparse.Namespace) -> None:

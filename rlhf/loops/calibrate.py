@@ -1,8 +1,7 @@
 """`rlhf evaluate TARGET --calibrate`: does confidence say how often an answer is right, and does a temperature help?
 
-Two confidences of every sampled and graded answer are looked at: the one that its text states, where a `refusal` reward
-reads it, and the geometric mean of its tokens' probabilities under the sampler (length-normalised sequence probability,
-Malinin and Gales 2021, arXiv 2002.07650). Numbers before are of the confidences as they are. Numbers after are of
+Each kind of confidence is looked at that answers have (`rlhf.loops.confidence`): of single answers, and of
+self-ensembles of all samples of a prompt. Numbers before are of the confidences as they are. Numbers after are of
 prompts that the temperature was not fitted to: each half of the prompts is scaled by what fits the other half. The
 temperature that is named, for use elsewhere, is fitted to all of them. Formulas: `rlhf.report.temperature`.
 """
@@ -10,18 +9,18 @@ temperature that is named, for use elsewhere, is fitted to all of them. Formulas
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from rlhf.core.outcomes import reported, verified
 from rlhf.core.run_folder import write_whole
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Group, RewardOut, Trajectory, Verdict
+from rlhf.core.types import Group
+from rlhf.loops import confidence
+from rlhf.loops.confidence import Answers
 from rlhf.loops.evaluate import Result
 from rlhf.report import calibration, temperature
 from rlhf.report.stats import Interval
@@ -57,8 +56,7 @@ class Calibration:
 
 def measure(groups: Sequence[Group]) -> dict[str, Calibration]:
     """By the kind of confidence; without those that no answer has."""
-    found = {"stated": list(_answers(groups, _stated)), "sequence": list(_answers(groups, _sequence))}
-    out = {name: _calibration(name, answers) for name, answers in found.items() if answers}
+    out = {name: _calibration(name, answers) for name, answers in confidence.kinds(groups).items()}
     return {name: each for name, each in out.items() if each is not None}
 
 
@@ -92,34 +90,10 @@ def show(results: Sequence[Result], *, out: Path | None) -> dict[str, dict[str, 
     return found
 
 
-Confidence = Callable[[Trajectory, RewardOut], float | None]
-"""Of a graded answer; None where it has none."""
-Answer = tuple[float, bool, int]
-"""Confidence, whether the answer is right, and the place of its prompt."""
-
-
-def _answers(groups: Sequence[Group], confidence: Confidence) -> Iterator[Answer]:
-    for place, group in enumerate(groups):
-        for trajectory, out in zip(group.trajectories, group.rewards, strict=True):
-            if not verified(out) or out.verdict is Verdict.REFUSED or reported(out, "refused"):
-                continue
-            if (p := confidence(trajectory, out)) is not None:
-                yield p, out.verdict is Verdict.CORRECT, place
-
-
-def _stated(trajectory: Trajectory, out: RewardOut) -> float | None:
-    return reported(out, "confidence")
-
-
-def _sequence(trajectory: Trajectory, out: RewardOut) -> float | None:
-    logprobs = trajectory.logprobs
-    return math.exp(sum(logprobs) / len(logprobs)) if logprobs else None
-
-
-def _calibration(name: str, answers: Sequence[Answer]) -> Calibration | None:
-    confidence, right, prompt = (list(column) for column in zip(*answers, strict=True))
+def _calibration(name: str, answers: Answers) -> Calibration | None:
+    right, prompt = answers.right, answers.prompt
     seed = derive_seed(0, "calibrate", name)
-    found = temperature.fitted(confidence, right, prompt, seed=seed)
+    found = temperature.fitted(answers.confidence, right, prompt, seed=seed)
     if found is None:
         return None
 
@@ -131,9 +105,9 @@ def _calibration(name: str, answers: Sequence[Answer]) -> Calibration | None:
         return {key: interval for key, interval in each.items() if interval is not None}
 
     return Calibration(
-        answers=len(answers),
+        answers=len(right),
         temperature=found.temperature,
-        before=numbers(confidence),
+        before=numbers(answers.confidence),
         after=numbers(found.held_out.tolist()),
     )
 

@@ -19,10 +19,10 @@ from rlhf.core.outcomes import verified
 from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
 from rlhf.core.seeding import content_key, derive_seed
-from rlhf.core.types import Group, Json, Prompt, StopReason, Verdict
-from rlhf.loops import honesty
+from rlhf.core.types import Group, Json, Prompt, StopReason
+from rlhf.loops import honesty, measures
 from rlhf.loops.rollouts import sample_groups
-from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
+from rlhf.report.stats import Interval, bootstrap_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +32,16 @@ class Config:
     prompts: int = 256
     """Held-out prompts per task, at most."""
     samples: int = 4
-    """Samples per prompt for sampled accuracy and pass@k."""
+    """Samples per prompt for sampled accuracy (avg@n) and everything of k samples."""
     k: list[int] = field(default_factory=lambda: [1, 4])
-    """The k of pass@k; none above `samples`."""
+    """The k of pass@k, and above 1 of pass^k, maj@k and best@k; none above `samples`."""
     temperature: float = 1.0
     """Of the sampled measures."""
     top_p: float = 1.0
     """Of the sampled measures."""
     likelihood: bool = False
     """Also measure whether the probability of a sampled answer says how often it is right: calibration error, Brier
-    score, average precision."""
+    score, average precision, AUROC, selective accuracy."""
     greedy: bool = True
     """Also measure greedy decoding, one sample per prompt."""
 
@@ -64,8 +64,14 @@ class Result:
     mean_length: float
     truncated_share: float
     ungradable: int
-    parts: Mapping[str, float]
+    parts: Mapping[str, Interval]
     """Mean of each part of the rewards, by `sampled/<part>` and `greedy/<part>`."""
+    repeated: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    """Means over prompts by `pass^k`, `maj@k` and `best@k` (`rlhf.report.repeated`)."""
+    lengths: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    """Tokens and truncation of the samples, and their wrong steps, by the names of `metrics`."""
+    greedy_length: float = 0.0
+    """Mean tokens of the greedy answers."""
     groups: tuple[Group, ...]
     """What was sampled, scored; for `rlhf evaluate` and the report."""
     honesty: Mapping[str, Interval]
@@ -78,17 +84,15 @@ class Result:
         """Flat names in verl's style: `val-core/<task>/sampled_accuracy/mean`."""
         intervals = {"sampled_accuracy": self.sampled} | {f"pass@{k}": v for k, v in self.pass_at.items()}
         intervals["greedy_accuracy"] = self.greedy
-        named = {f"val-core/{self.task}/{name}": interval for name, interval in intervals.items()}
-        named |= {f"val-aux/{self.task}/{name}": interval for name, interval in self.honesty.items()}
-        out: dict[str, float] = {}
-        for prefix, interval in named.items():
-            if interval is None:
-                continue
-            out |= {f"{prefix}/mean": interval.mean, f"{prefix}/low": interval.low, f"{prefix}/high": interval.high}
+        intervals |= {name: interval for name, interval in self.repeated.items() if not name.startswith("best@")}
+        beside = {name: interval for name, interval in self.repeated.items() if name.startswith("best@")}
+        beside |= {**self.lengths, **self.parts, **self.honesty}
+        named = {f"val-core/{self.task}/{name}": found for name, found in intervals.items() if found is not None}
+        out = measures.flat(named | {f"val-aux/{self.task}/{name}": found for name, found in beside.items()})
         out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
         out[f"val-aux/{self.task}/response_length/clip_ratio"] = self.truncated_share
         out[f"val-aux/{self.task}/ungradable"] = float(self.ungradable)
-        return out | {f"val-aux/{self.task}/{name}/mean": mean for name, mean in self.parts.items()}
+        return out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +114,9 @@ class Evaluator:
         alone: list[Group] = []
         if self.cfg.greedy:
             alone = await self._groups(engine, grader, replace(sampling, temperature=0.0), count=1)
-        values: dict[str, list[float | None]] = {"sampled_accuracy": [_accuracy(g) for g in groups]}
-        values |= {f"pass@{k}": [_pass_at(g, k) for g in groups] for k in self.cfg.k}
-        values |= {"greedy_accuracy": [_accuracy(g) for g in alone]} if alone else {}
+        values: dict[str, list[float | None]] = {"sampled_accuracy": [measures.accuracy(g) for g in groups]}
+        repeated = measures.repeated(groups, self.cfg.k)
+        values |= repeated | ({"greedy_accuracy": [measures.accuracy(g) for g in alone]} if alone else {})
         values["response_length"] = [sum(len(t.tokens) for t in g.trajectories) / len(g.trajectories) for g in groups]
         values |= honesty.by_prompt(groups)
         trajectories = [t for g in groups for t in g.trajectories]
@@ -124,7 +128,14 @@ class Evaluator:
             mean_length=sum(len(t.tokens) for t in trajectories) / len(trajectories),
             truncated_share=sum(t.stop == StopReason.LENGTH for t in trajectories) / len(trajectories),
             ungradable=sum(not verified(r) for g in groups for r in g.rewards),
-            parts=_parts("sampled", groups) | _parts("greedy", alone),
+            parts=measures.parts("sampled", groups, seed=self.seed) | measures.parts("greedy", alone, seed=self.seed),
+            repeated={
+                name: interval
+                for name, column in repeated.items()
+                if not name.startswith("pass@") and (interval := self._interval(column, name)) is not None
+            },
+            greedy_length=sum(len(g.trajectories[0].tokens) for g in alone) / max(1, len(alone)),
+            lengths=measures.lengths(groups, seed=self.seed) | measures.process(groups, seed=self.seed),
             groups=tuple(groups),
             honesty=honesty.measure(groups, seed=self.seed)
             | (honesty.likelihood(groups, seed=self.seed) if self.cfg.likelihood else {}),
@@ -161,22 +172,3 @@ def by_task(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     for prompt in prompts:
         out.setdefault(prompt.task, []).append(prompt)
     return out
-
-
-def _parts(kind: str, groups: Sequence[Group]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for reward in (r for g in groups for r in g.rewards):
-        for name, value in reward.breakdown.items():
-            if value is not None:
-                found.setdefault(f"{kind}/{name}", []).append(value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
-
-
-def _accuracy(group: Group) -> float | None:
-    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if verified(r)]
-    return sum(gradable) / len(gradable) if gradable else None
-
-
-def _pass_at(group: Group, k: int) -> float | None:
-    gradable = [r.verdict == Verdict.CORRECT for r in group.rewards if verified(r)]
-    return pass_at_k(len(gradable), num_correct=sum(gradable), k=k) if len(gradable) >= k else None

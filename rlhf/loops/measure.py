@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.table import Table
 from rlhf.core.run_folder import RunFolder, write_whole
 from rlhf.loops import pipeline, settings, setup, summary
 from rlhf.loops.evaluate import Result, measure
-from rlhf.loops.settings import Settings
+from rlhf.loops.settings import Experiment, Settings
 from rlhf.report.stats import Interval
 from rlhf.runtime import host
 
@@ -28,23 +29,46 @@ def evaluate(target: Path, overrides: Sequence[str], *, out: Path | None) -> lis
         overrides: `key=value`; `task.test=…` measures on another set.
         out: where to write the numbers as JSON.
     """
+    with opened(target, overrides) as found:
+        experiment, shared, now = found.experiment, found.shared, found.now
+        setup.check_rewards(experiment.settings, shared)
+        models = setup.reward_models(experiment, now.progress, found.folder.checkpoints)
+        results = asyncio.run(_measured(experiment.settings, shared, now.weights, models))
+    for result in results:
+        show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
+    if out is not None:
+        numbers = {name: value for result in results for name, value in result.metrics().items()}
+        write_whole(out, json.dumps({"step": now.progress.step, **numbers}, indent=1))
+    return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What a target is made of, as long as it is looked at."""
+
+    experiment: Experiment
+    folder: RunFolder
+    shared: setup.Parts
+    now: pipeline.Standing
+
+
+@contextmanager
+def opened(target: Path, overrides: Sequence[str]) -> Iterator[Opened]:
+    """A config's model, or the newest weights of a run.
+
+    Args:
+        target: a config file, or a run folder.
+        overrides: `key=value`.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         folder = RunFolder.existing(target) if target.is_dir() else RunFolder(Path(scratch))
         experiment = settings.read(folder.config if target.is_dir() else target, overrides)
         host.prepare(experiment.settings.threads)
         home = folder.model if folder.model.exists() else Path(scratch) / "model"
         shared = setup.parts(experiment.settings, home)
-        now = pipeline.standing(folder, shared.model_folder)
         with shared.pool:
-            setup.check_rewards(experiment.settings, shared)
-            models = setup.reward_models(experiment, now.progress, folder.checkpoints)
-            results = asyncio.run(_measured(experiment.settings, shared, now.weights, models))
-    for result in results:
-        show(result, of=f"{target}, step {now.progress.step}" if target.is_dir() else now.weights.name)
-    if out is not None:
-        found = {name: value for result in results for name, value in result.metrics().items()}
-        write_whole(out, json.dumps({"step": now.progress.step, **found}, indent=1))
-    return results
+            now = pipeline.standing(folder, shared.model_folder)
+            yield Opened(experiment=experiment, folder=folder, shared=shared, now=now)
 
 
 async def _measured(settings: Settings, shared: setup.Parts, weights: Path, models: Mapping[str, Path]) -> list[Result]:
@@ -59,7 +83,9 @@ def show(result: Result, *, of: str) -> None:
     table = Table("measure", "mean", "95 % interval", "prompts", title=f"{result.task}: {of}", title_justify="left")
     rows: dict[str, Interval | None] = {"sampled accuracy": result.sampled, "greedy accuracy": result.greedy}
     rows |= {f"pass@{k}": interval for k, interval in result.pass_at.items()}
-    rows |= {name.replace("_", " "): interval for name, interval in result.honesty.items()}
+    rows |= result.repeated
+    beside = {**result.lengths, **result.parts, **result.honesty}
+    rows |= {name.replace("_", " "): interval for name, interval in beside.items()}
     for name, interval in rows.items():
         if interval is not None:
             entry = asdict(interval)
@@ -68,7 +94,7 @@ def show(result: Result, *, of: str) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"mean length {result.mean_length:.1f} tokens, truncated {result.truncated_share:.1%},"
+        f"{sum(len(t.tokens) for g in result.groups for t in g.trajectories):,} tokens sampled,"
         f" ungradable {result.ungradable}",
         highlight=False,
     )

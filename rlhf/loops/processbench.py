@@ -28,6 +28,7 @@ from rlhf.loops.settings import Experiment
 from rlhf.loops.stage import PRM
 from rlhf.report import first_error
 from rlhf.report.first_error import FirstError, Scored
+from rlhf.report.stats import Interval
 
 CHOSEN_ON = "gsm8k"
 """The benchmark's subset on which a threshold is chosen."""
@@ -40,16 +41,16 @@ class Measured:
     subsets: Mapping[str, FirstError]
     unscored: Mapping[str, int]
     """Solutions without scores, for example because they do not fit the model's context; left out of the shares."""
+    intervals: Mapping[str, Interval]
+    """By `<subset>/f1`, `/erroneous`, `/correct`, and `f1` for the mean."""
 
     def values(self) -> dict[str, float]:
-        """Flat names: `processbench/gsm8k/f1`, and `processbench/f1` for the mean."""
+        """Flat names: `processbench/gsm8k/f1` with `…/low` and `…/high`, and `processbench/f1` for the mean."""
         out: dict[str, float] = {}
-        for name, found in self.subsets.items():
-            each = {"f1": found.f1, "erroneous": found.erroneous, "correct": found.correct}
-            out |= {f"processbench/{name}/{key}": value for key, value in each.items() if value is not None}
-            out[f"processbench/{name}/unscored"] = float(self.unscored[name])
-        if (mean := first_error.mean_f1(self.subsets)) is not None:
-            out["processbench/f1"] = mean
+        for name, found in self.intervals.items():
+            out |= {f"processbench/{name}": found.mean}
+            out |= {f"processbench/{name}/low": found.low, f"processbench/{name}/high": found.high}
+        out |= {f"processbench/{name}/unscored": float(count) for name, count in self.unscored.items()}
         return out | {"processbench/threshold": next(iter(self.subsets.values())).threshold}
 
 
@@ -90,7 +91,8 @@ def measure(cfg: process.Config, files: Sequence[Path]) -> Measured:
         unscored[file.stem] = sum(isinstance(s, Unscored) for _, s in pairs)
     threshold = first_error.best_threshold(scored.get(CHOSEN_ON, next(iter(scored.values()))))
     subsets = {name: first_error.measure(found, threshold=threshold) for name, found in scored.items()}
-    return Measured(subsets=subsets, unscored=unscored)
+    intervals = first_error.intervals(scored, threshold=threshold, seed=0)
+    return Measured(subsets=subsets, unscored=unscored, intervals=intervals)
 
 
 def show(found: Measured, *, of: str) -> None:
@@ -99,12 +101,12 @@ def show(found: Measured, *, of: str) -> None:
     title = f"first wrong step: {of}, threshold {threshold:.3f}"
     table = Table("subset", "F1", "erroneous", "correct", "solutions", "unscored", title=title, title_justify="left")
     for name, subset in found.subsets.items():
-        shares = [_percent(value) for value in (subset.f1, subset.erroneous, subset.correct)]
+        shares = [_percent(found.intervals.get(f"{name}/{key}")) for key in ("f1", "erroneous", "correct")]
         count = f"{subset.num_erroneous} + {subset.num_correct}"
         table.add_row(name, *shares, count, str(found.unscored[name]))
     if len(found.subsets) > 1:
         table.add_section()
-        table.add_row("mean", _percent(first_error.mean_f1(found.subsets)))
+        table.add_row("mean", _percent(found.intervals.get("f1")))
     Console().print(table)
 
 
@@ -134,5 +136,5 @@ def _reward(experiment: Experiment, folder: RunFolder | None) -> process.Config:
     raise ConfigError("rewards", "there is no process reward model to measure", fix=fix)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+def _percent(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.mean:.1%} [{found.low:.1%}, {found.high:.1%}]"

@@ -229,7 +229,7 @@ class Stage:
         """Measure held-out accuracy with the engine's weights; `keep` stores it as the end of a stage."""
         with self.phase("eval"):
             results = await measure(self.evaluators, self.engine, self.grader)
-        where = {"step": self.progress.step, "stage": self.name}
+        where = {"step": self.progress.step, "stage": self.name, "tokens": self.progress.tokens}
         for result in results:
             self.recorder.add(result.metrics())
             self.recorder.evaluation([{**where, **row} for row in result.per_prompt])

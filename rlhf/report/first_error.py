@@ -8,7 +8,8 @@ A solution's prediction is its first step whose score lies below a threshold, or
 
 per subset, and the plain mean of F1 over the subsets. The benchmark chooses the threshold of a process reward model
 that gives numbers as the one with the highest F1 on its subset GSM8K, and uses it for all; of equal ones we take the
-lowest. Without solutions of one kind its share is None, and so is F1. Called by the loops.
+lowest. Without solutions of one kind its share is None, and so is F1. Called by the loops. Intervals are over
+solutions, at the threshold as it is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from rlhf.report.stats import Floats, Interval, bounds, draws
 
 NONE = -1
 """Stands for no wrong step."""
@@ -71,6 +76,50 @@ def measure(solutions: Sequence[Scored], *, threshold: float) -> FirstError:
         num_erroneous=len(wrong),
         num_correct=len(right),
     )
+
+
+def intervals(
+    subsets: Mapping[str, Sequence[Scored]], *, threshold: float, seed: int, resamples: int = 2000
+) -> dict[str, Interval]:
+    """`<subset>/f1`, `/erroneous` and `/correct` of each subset that has them, and `f1`, the mean over the subsets.
+
+    Args:
+        subsets: solutions by the name of their subset.
+        threshold: below which a score calls a step wrong.
+        seed: of the resampling, in which each subset is drawn from by itself.
+        resamples: number of bootstrap samples; those without solutions of a kind are left out of its share.
+    """
+    out: dict[str, Interval] = {}
+    drawn: list[Floats] = []
+    for place, (name, solutions) in enumerate(subsets.items()):
+        own = measure(solutions, threshold=threshold)
+        found = np.concatenate(
+            [_resampled(solutions, w, threshold) for w in draws(len(solutions), seed=seed + place, resamples=resamples)]
+        )
+        shares = {"erroneous": own.erroneous, "correct": own.correct, "f1": own.f1}
+        counts = {"erroneous": own.num_erroneous, "correct": own.num_correct, "f1": len(solutions)}
+        for column, (key, n) in zip(found.T, counts.items(), strict=True):
+            if (value := shares[key]) is not None:
+                low, high = bounds(column, prompts=n)
+                out[f"{name}/{key}"] = Interval(mean=value, low=float(low), high=float(high), n=n)
+        drawn += [found[:, 2]] if own.f1 is not None else []
+    if drawn:
+        means = [out[f"{name}/f1"].mean for name in subsets if f"{name}/f1" in out]
+        n = sum(len(solutions) for solutions in subsets.values())
+        low, high = bounds(np.mean(drawn, axis=0), prompts=n)
+        out["f1"] = Interval(mean=sum(means) / len(means), low=float(low), high=float(high), n=n)
+    return out
+
+
+def _resampled(solutions: Sequence[Scored], weight: Floats, threshold: float) -> Floats:
+    """[R, 3] erroneous, correct and F1 where each solution counts as often as it was drawn."""
+    hit = np.array([predict(s.scores, threshold=threshold) == s.first_error for s in solutions], dtype=np.float64)
+    wrong = np.array([s.first_error != NONE for s in solutions], dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        erroneous, correct = (weight @ (hit * kind) / (weight @ kind) for kind in (wrong, 1 - wrong))
+        together = erroneous + correct
+        f1 = np.where(together == 0, 0.0, 2 * erroneous * correct / together)
+    return np.stack([erroneous, correct, f1], axis=1)
 
 
 def best_threshold(solutions: Sequence[Scored]) -> float:

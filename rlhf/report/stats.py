@@ -1,25 +1,38 @@
-"""Estimates that a reader may trust: unbiased pass@k and bootstrap intervals over prompts.
+"""Intervals that a reader may trust: bootstrap over prompts.
 
 The evaluation loop calls these; everything that shows an accuracy shows an `Interval`. Prompts, not samples, are the
 unit of resampling: several samples of one prompt are not independent, so each prompt enters as one number (its mean
-accuracy or its pass@k), whatever the number of samples behind it.
+accuracy or its pass@k), or as one numerator and one denominator, whatever the number of samples behind it.
 
-Sources: pass@k, Chen et al. 2021 (arXiv 2107.03374), section 2.1; percentile bootstrap, Efron 1979.
+Bounds are percentiles of the resampled statistic. Plain ones are too narrow for few prompts, since a resample varies
+as the sample does about its own mean, by a factor sqrt((n - 1) / n), and has no tail of Student's t. So we take the
+percentiles
+
+    Phi(-t) and Phi(t),      t = sqrt(n / (n - 1)) t_{n - 1, (1 + level) / 2}
+
+instead of 2.5 % and 97.5 %: the expanded percentile interval. A statistic whose resamples lie off to one side, because
+it is biased, such as a calibration error, takes the basic interval instead, `2 value - percentile`.
+
+Sources: percentile bootstrap, Efron 1979; expanded percentiles, Hesterberg 2014 (arXiv 1411.5279); basic bootstrap
+interval, Davison and Hinkley 1997. Simulations (tests, and docs/evaluation.md) find a coverage of
+93 to 97 % from 10 prompts on, unless nearly all prompts agree.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.errors import DataError
 
 BATCH_ELEMENTS = 2_000_000
 """Numbers that one batch of bootstrap resamples may hold in memory."""
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,28 +56,10 @@ class Change:
     after: Interval | None
 
 
-def pass_at_k(num_samples: int, *, num_correct: int, k: int) -> float:
-    """Probability that at least one of `k` samples, drawn without replacement from those seen, is correct.
-
-    Computed as `1 - prod(1 - k / i)` over the `num_correct` largest `i <= num_samples`, which equals
-    `1 - C(n - c, k) / C(n, k)` without large binomials.
-
-    Raises:
-        ConfigError: there are fewer than `k` samples, so that no unbiased estimate exists.
-    """
-    assert 0 <= num_correct <= num_samples, (num_samples, num_correct)
-    if not 1 <= k <= num_samples:
-        fix = f"sample at least {max(k, 1)} answers per prompt, or ask for a k from 1 to {num_samples}"
-        raise ConfigError("k", f"pass@{k} cannot be estimated from {num_samples} samples per prompt", fix=fix)
-    if num_samples - num_correct < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(num_samples - num_correct + 1, num_samples + 1))
-
-
 def bootstrap_interval(
     per_prompt_values: Sequence[float], *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    """Mean with percentile-bootstrap bounds over prompts, a function of the values and the seed alone.
+    """Mean with bootstrap bounds over prompts, a function of the values and the seed alone.
 
     Args:
         per_prompt_values: [P] one number per prompt.
@@ -76,31 +71,21 @@ def bootstrap_interval(
     what it has seen. `n` is there to be read beside them.
 
     Raises:
-        DataError: no prompts.
+        DataError: no prompts, or a value that is not finite.
     """
     if not per_prompt_values:
         raise DataError("held-out prompts", "there are none to average over", fix="give the task a held-out split")
-    values = np.asarray(per_prompt_values, dtype=np.float64)
-    mean, n = math.fsum(per_prompt_values) / len(values), len(values)
-    if values.min() == values.max():
-        return Interval(mean=mean, low=mean, high=mean, n=n)
-    bounds = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        batch=max(1, BATCH_ELEMENTS // n),
-        vectorized=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean=mean, low=float(bounds.low), high=float(bounds.high), n=n)
+    found = ratio_interval(
+        per_prompt_values, [1.0] * len(per_prompt_values), seed=seed, level=level, resamples=resamples
+    )
+    assert found is not None
+    return found
 
 
 def ratio_interval(
     numerators: Sequence[float], denominators: Sequence[float], *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Interval | None:
-    """A ratio of sums with percentile-bootstrap bounds over prompts: `sum(numerators) / sum(denominators)`.
+    """A ratio of sums with bootstrap bounds over prompts: `sum(numerators) / sum(denominators)`.
 
     For shares whose base is not the same in every prompt, such as the accuracy of what was answered.
 
@@ -113,14 +98,72 @@ def ratio_interval(
 
     Returns:
         None where no prompt has a base. `n` counts the prompts that have one; the others change nothing.
+
+    Raises:
+        DataError: a value is not finite.
     """
-    pairs = [(a, b) for a, b in zip(numerators, denominators, strict=True) if b > 0]
+    pairs = [(a, b) for a, b in zip(numerators, denominators, strict=True) if b > 0 or b != b]
     if not pairs:
         return None
     values, n = np.asarray(pairs, dtype=np.float64), len(pairs)
-    rng, per_batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // n)
-    sizes = [min(per_batch, resamples - done) for done in range(0, resamples, per_batch)]
-    sums = np.concatenate([values[rng.integers(n, size=(size, n))].sum(axis=1) for size in sizes])
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [(1 - level) / 2, (1 + level) / 2])
-    mean = math.fsum(a for a, _ in pairs) / math.fsum(b for _, b in pairs)
+    if not np.isfinite(values).all():
+        fix = "a measure of some prompt is nan or infinite: leave out what could not be graded"
+        raise DataError("held-out prompts", "hold a value that is not finite", fix=fix)
+    mean = math.fsum(values[:, 0]) / math.fsum(values[:, 1])
+    each = values[:, 0] / values[:, 1]
+    if each.min() == each.max():
+        return Interval(mean=mean, low=mean, high=mean, n=n)
+    sums = np.concatenate([drawn @ values for drawn in draws(n, seed=seed, resamples=resamples)])
+    low, high = bounds(sums[:, 0] / sums[:, 1], prompts=n, level=level)
     return Interval(mean=mean, low=float(low), high=float(high), n=n)
+
+
+def draws(prompts: int, *, seed: int, resamples: int, width: int = 0) -> Iterator[Floats]:
+    """How often each prompt is drawn in each resample, [R, P] at a time.
+
+    Args:
+        prompts: how many there are, and how many each resample draws.
+        seed: of the resampling.
+        resamples: in all.
+        width: numbers that the caller holds per resample, if more than one per prompt.
+    """
+    rng, per_batch = np.random.default_rng(seed), max(1, BATCH_ELEMENTS // max(prompts, width))
+    for done in range(0, resamples, per_batch):
+        size = min(per_batch, resamples - done)
+        drawn = rng.integers(prompts, size=(size, prompts)) + prompts * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * prompts)
+        yield counts.reshape(size, prompts).astype(np.float64)
+
+
+def bounds(resampled: Floats, *, prompts: int, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Expanded percentile bounds of a statistic; resamples in which it is nan are left out.
+
+    Args:
+        resampled: [R, …] the statistic in each resample.
+        prompts: how many were drawn from.
+        level: probability that the bounds are to cover.
+    """
+    tail = tail_of(prompts, level=level)
+    low, high = np.nanquantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def basic_bounds(value: Floats, resampled: Floats, *, prompts: int, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Basic bounds, for a statistic that is biased: the percentiles mirrored at the value, which they include.
+
+    Args:
+        value: […] of the prompts themselves.
+        resampled: [R, …] as for `bounds`.
+        prompts: as for `bounds`.
+        level: as for `bounds`.
+    """
+    low, high = bounds(resampled, prompts=prompts, level=level)
+    return np.minimum(value, 2 * value - high), np.maximum(value, 2 * value - low)
+
+
+def tail_of(prompts: int, *, level: float = 0.95) -> float:
+    """The share of resamples to leave out on each side."""
+    if prompts < 2:
+        return (1 - level) / 2
+    quantile = stats.t.ppf((1 + level) / 2, prompts - 1)
+    return float(stats.norm.sf(quantile * math.sqrt(prompts / (prompts - 1))))

@@ -16,6 +16,7 @@ from rlhf.report import page
 from rlhf.report.comparison import Comparison
 from rlhf.report.contrast import Estimate
 from rlhf.report.curves import PALETTE, SERIES, Chart, band_chart
+from rlhf.report.parts import Table
 from rlhf.report.units import amount, duration
 
 
@@ -34,8 +35,8 @@ class Whisker:
     """Where the margins of the expectations lie."""
 
 
-def write(found: Comparison, path: Path) -> Path:
-    """Write the page, replacing an earlier one in one move."""
+def write(found: Comparison, path: Path, tables: Mapping[str, Table] | None = None) -> Path:
+    """Write the page, replacing an earlier one in one move; with `tables` of tests, by their titles."""
     environment = page.environment()
     environment.filters["plain"] = _plain
     text = environment.get_template("sweep.html.j2").render(
@@ -49,6 +50,7 @@ def write(found: Comparison, path: Path) -> Path:
         time=duration,
         number=number,
         interval=interval,
+        tables=tables or {},
     )
     return page.write(path, text)
 

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from rlhf.report.calibration import Floats
-from rlhf.report.stats import Interval
+from rlhf.report.stats import Floats, Interval, bounds, draws
 
 LOWEST, HIGHEST = 0.01, 100.0
 _EDGE = 1e-6
@@ -63,11 +62,11 @@ def scaled(confidence: Floats, temperature: float) -> Floats:
     return expit(_logit(confidence) / temperature)
 
 
-def negative_log_likelihood(confidence: Floats, right: Floats, weight: Floats) -> float:
+def negative_log_likelihood(confidence: Floats, right: Floats, weight: Floats) -> Floats:
     """Mean over answers, in nats; what `fit` makes smallest."""
-    total = float(weight.sum())
     sure = np.clip(np.where(right > 0, confidence, 1 - confidence), _EDGE, 1)
-    return float(weight @ -np.log(sure)) / total if total else float("nan")
+    with np.errstate(invalid="ignore"):
+        return weight @ -np.log(sure) / weight.sum(axis=-1)
 
 
 def fitted(
@@ -86,14 +85,12 @@ def fitted(
     names, owner = np.unique(np.asarray(prompt), return_inverse=True)
     if len(names) < 2:
         return None
-    rng = np.random.default_rng(seed)
-    first = np.isin(owner, rng.permutation(len(names))[: len(names) // 2])
+    first = np.isin(owner, np.random.default_rng(seed).permutation(len(names))[: len(names) // 2])
     held_out = p.copy()
     for half in (first, ~first):
         held_out[half] = scaled(p[half], fit(p[~half], y[~half], np.ones((~half).sum())))
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
-    found = [fit(p, y, counts[owner].astype(np.float64)) for counts in drawn]
-    low, high = np.quantile(found, [0.025, 0.975])
+    drawn = np.concatenate(list(draws(len(names), seed=seed, resamples=resamples)))
+    low, high = bounds(np.array([fit(p, y, counts[owner]) for counts in drawn]), prompts=len(names))
     whole = fit(p, y, np.ones_like(p))
     interval = Interval(mean=whole, low=float(low), high=float(high), n=len(names))
     return Fitted(temperature=interval, held_out=held_out)

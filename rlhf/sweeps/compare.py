@@ -126,16 +126,8 @@ def of_runs(paths: Sequence[Path], home: Path) -> Comparison:
         RunFolderError: one of them is no run folder.
         DataError: one of them has not finished, or two are the same run of the same arm.
     """
-    folders = [RunFolder.existing(path) for path in paths]
-    outcomes = [outcome.read(folder) for folder in folders]
-    groups: dict[str, list[RunFolder]] = {}
-    for folder in folders:
-        groups.setdefault(_fingerprint(folder), []).append(folder)
-    entries: list[Entry] = []
-    for members in groups.values():
-        for folder in members:
-            tree = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-            entries.append(Entry(arm=members[0].path.name, seed=int(tree["seed"]), folder=folder, status="done"))
+    entries = entries_of(paths)
+    outcomes = [outcome.read(entry.folder) for entry in entries]
     seen = [(entry.arm, entry.seed) for entry in entries]
     twice = [f"{arm} with seed {seed}" for arm, seed in sorted(set(seen)) if seen.count((arm, seed)) > 1]
     if twice:
@@ -151,6 +143,23 @@ def of_runs(paths: Sequence[Path], home: Path) -> Comparison:
         home=home,
     )
     return compare(entries, _shared_metrics(outcomes), [], frame)
+
+
+def entries_of(paths: Sequence[Path]) -> list[Entry]:
+    """Finished runs by arm and seed; an arm is called like the first of its runs.
+
+    Raises:
+        RunFolderError: one of them is no run folder.
+    """
+    groups: dict[str, list[RunFolder]] = {}
+    for folder in map(RunFolder.existing, paths):
+        groups.setdefault(_fingerprint(folder), []).append(folder)
+    out: list[Entry] = []
+    for members in groups.values():
+        for folder in members:
+            tree = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+            out.append(Entry(arm=members[0].path.name, seed=int(tree["seed"]), folder=folder, status="done"))
+    return out
 
 
 def describe(metric: Metric) -> str:

@@ -28,6 +28,8 @@ class Outcome:
     """Of metrics.jsonl."""
     evaluated: list[dict[str, Any]]
     """Of evaluations.jsonl, those of the last evaluation."""
+    history: list[dict[str, Any]]
+    """Of evaluations.jsonl, all of them."""
     tokens: int
     seconds: float
 
@@ -72,6 +74,7 @@ def read(folder: RunFolder) -> Outcome:
     return Outcome(
         rows=list(read_lines(folder.metrics)),
         evaluated=[row for row in evaluated if row["step"] == last],
+        history=evaluated,
         tokens=int(summary["tokens"]),
         seconds=float(summary["seconds"].get("total", math.nan)),
     )

@@ -23,7 +23,7 @@ from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
 from rlhf.report.sweep_page import interval
 from rlhf.report.units import amount, duration
-from rlhf.sweeps import compare, ray_server, runner, runs
+from rlhf.sweeps import compare, ray_server, runner, runs, significance
 from rlhf.sweeps.compare import Entry, Frame
 from rlhf.sweeps.local_processes import LocalProcesses
 from rlhf.sweeps.ray_jobs import RayJobs
@@ -142,9 +142,12 @@ def compare_runs(paths: Sequence[Path], *, out: Path | None) -> None:
     for key, row in found.changed.items():
         differing.add_row(key, *(str(row.get(arm.name)) for arm in found.arms))
     Console().print(differing)
+    tested = significance.of_runs(compare.entries_of(paths))
+    significance.show(tested)
     if out is not None:
         write(found, out.with_suffix(".json"))
-        print(f"report: {sweep_page.write(found, out)}")
+        significance.write(tested, out.with_suffix(".tests.json"))
+        print(f"report: {sweep_page.write(found, out, significance.tables(tested))}")
 
 
 def show(found: Comparison) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
-from rlhf.report.calibration import average_precision, brier_score, estimate, expected_calibration_error
+from rlhf.report.calibration import (
+    ESTIMATORS,
+    auroc,
+    average_precision,
+    brier_score,
+    estimate,
+    expected_calibration_error,
+    reliability,
+    risk_coverage,
+    selective_accuracy,
+)
 from rlhf.report.stats import Interval, ratio_interval
+
+AT_HALF = partial(selective_accuracy, coverage=0.5)
 
 
 def on(estimator: object, confidence: list[float], right: list[int], weight: list[float] | None = None) -> float:
@@ -107,10 +120,87 @@ def test_a_ratio_without_a_base_is_none_and_equal_ones_have_no_width() -> None:
 
 def test_a_ratio_covers_the_truth_about_as_often_as_it_says() -> None:
     rng, hits = np.random.default_rng(0), 0
-    for trial in range(200):
+    for trial in range(100):
         below = rng.integers(1, 5, size=60)
         above = rng.binomial(below, 0.3)
         found = ratio_interval(above.tolist(), below.tolist(), seed=trial, resamples=400)
         assert found is not None
         hits += found.low <= 0.3 <= found.high
-    assert 0.88 <= hits / 200 <= 0.99
+    assert 0.88 <= hits / 100 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right", "area", "half"),
+    [
+        ([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 0], 1.0, 1.0),
+        ([0.9, 0.8, 0.7, 0.6], [0, 0, 1, 1], 0.0, 0.0),
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 0.75, 0.5),
+        ([0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0], 0.5, 0.25),
+        ([0.9, 0.5, 0.5], [1, 0, 1], 0.75, (1 + 0.5 * 0.5) / 1.5),
+        ([0.9, 0.9, 0.1, 0.1], [1, 0, 1, 0], 0.5, 0.5),
+    ],
+)
+def test_auroc_and_selective_accuracy_by_hand(
+    confidence: list[float], right: list[int], area: float, half: float
+) -> None:
+    assert on(auroc, confidence, right) == pytest.approx(area, abs=1e-12)
+    assert on(AT_HALF, confidence, right) == pytest.approx(half, abs=1e-12)
+    assert on(auroc, confidence[::-1], right[::-1]) == pytest.approx(area, abs=1e-12)
+    assert on(AT_HALF, confidence[::-1], right[::-1]) == pytest.approx(half, abs=1e-12)
+
+
+def test_auroc_is_the_share_of_pairs_in_order_and_full_coverage_is_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.integers(0, 6, size=40) / 5
+    right = rng.integers(0, 2, size=40)
+    pairs = [(p > q) + (p == q) / 2 for p in confidence[right == 1] for q in confidence[right == 0]]
+    assert on(auroc, confidence.tolist(), right.tolist()) == pytest.approx(float(np.mean(pairs)), abs=1e-12)
+    everything = partial(selective_accuracy, coverage=1.0)
+    assert on(everything, confidence.tolist(), right.tolist()) == pytest.approx(right.mean(), abs=1e-12)
+    assert math.isnan(on(auroc, [0.5], [1])) and math.isnan(on(AT_HALF, [], []))
+
+
+def test_many_resamples_at_once_are_what_they_are_one_by_one() -> None:
+    rng = np.random.default_rng(2)
+    p, y = rng.integers(0, 9, size=30) / 8, rng.integers(0, 2, size=30).astype(float)
+    weight = rng.integers(0, 3, size=(7, 30)).astype(float)
+    for name, estimator in ESTIMATORS.items():
+        alone = [float(estimator(p, y, row)) for row in weight]
+        assert estimator(p, y, weight) == pytest.approx(alone, abs=1e-12), name
+
+
+@pytest.mark.parametrize("name", ["brier", "auroc", "average_precision", "accuracy_at_50%", "calibration_error"])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(name: str) -> None:
+    """Answers whose confidence is too high, two per prompt; the truth is that of very many of them."""
+    rng = np.random.default_rng(3)
+
+    def world(trials: int, prompts: int) -> tuple[np.ndarray, np.ndarray]:
+        lean = rng.normal(size=(trials, prompts, 1)) + rng.normal(size=(trials, prompts, 2))
+        right = rng.uniform(size=lean.shape) < 1 / (1 + np.exp(0.4 - 0.6 * lean))
+        return (1 / (1 + np.exp(-lean))).reshape(trials, -1), right.reshape(trials, -1).astype(float)
+
+    p, y = (x[0] for x in world(1, 60_000))
+    truth, covered, trials = float(ESTIMATORS[name](p, y, np.ones_like(p))), 0, 120
+    owner = np.arange(60).repeat(2).tolist()
+    for trial, (p, y) in enumerate(zip(*world(trials, 60), strict=True)):
+        found = estimate(
+            ESTIMATORS[name],
+            confidence=p.tolist(),
+            right=y.astype(bool).tolist(),
+            prompt=owner,
+            seed=trial,
+            resamples=250,
+        )
+        assert found is not None
+        covered += found.low <= truth <= found.high
+    assert 0.90 <= covered / trials, covered / trials
+
+
+def test_reliability_bins_and_the_curve_of_coverage() -> None:
+    given = {"confidence": [0.05, 0.95, 0.92, 0.91], "right": [False, True, True, False], "prompt": [0, 0, 1, 2]}
+    low, high = reliability(**given, seed=0)
+    assert (low.answers, low.confidence, low.accuracy.mean) == (1, 0.05, 0.0)
+    assert high.answers == 3 and high.accuracy.mean == pytest.approx(2 / 3) and high.accuracy.n == 3
+    curve = risk_coverage(**given, seed=0, points=4)
+    assert [point.coverage for point in curve] == [0.25, 0.5, 0.75, 1.0]
+    assert [point.accuracy.mean for point in curve] == pytest.approx([1.0, 1.0, 2 / 3, 0.5])

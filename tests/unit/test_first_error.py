@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rlhf.report.first_error import Scored, best_threshold, mean_f1, measure, predict
+from rlhf.report.first_error import Scored, best_threshold, intervals, mean_f1, measure, predict
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,19 @@ def test_the_best_threshold_is_that_of_trying_every_one(seed: int) -> None:
 
 def test_no_scores_give_the_middle() -> None:
     assert best_threshold([Scored(scores=(), first_error=-1)]) == 0.5
+
+
+def test_shares_have_intervals_over_solutions_and_the_mean_over_subsets() -> None:
+    found = intervals({"gsm8k": SOLUTIONS * 10, "math": [SOLUTIONS[0], SOLUTIONS[4]] * 10}, threshold=0.5, seed=0)
+    one = measure(SOLUTIONS, threshold=0.5)
+    assert found["gsm8k/erroneous"].mean == one.erroneous and found["gsm8k/erroneous"].n == 40
+    assert found["gsm8k/correct"].mean == one.correct and found["gsm8k/correct"].n == 20
+    assert found["gsm8k/f1"].mean == one.f1
+    assert found["gsm8k/f1"].low < found["gsm8k/f1"].mean < found["gsm8k/f1"].high
+    assert (found["math/f1"].low, found["math/f1"].high) == (1.0, 1.0)
+    assert found["f1"].mean == pytest.approx((found["gsm8k/f1"].mean + 1) / 2)
+    assert found["f1"].high - found["f1"].low == pytest.approx(
+        (found["gsm8k/f1"].high - found["gsm8k/f1"].low) / 2, rel=0.1
+    )
+    alone = intervals({"right": SOLUTIONS[4:]}, threshold=0.5, seed=0)
+    assert list(alone) == ["right/correct"]

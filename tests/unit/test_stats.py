@@ -1,55 +1,17 @@
-"""pass@k against closed forms and enumeration; the bootstrap against its definition and its coverage."""
+"""The bootstrap against its definition and its coverage."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rlhf.core.errors import ConfigError, DataError
-from rlhf.report.stats import Interval, bootstrap_interval, pass_at_k
-
-
-def enumerated_pass_at_k(n: int, c: int, k: int) -> float:
-    draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
-    return sum(any(draw) for draw in draws) / len(draws)
-
-
-@pytest.mark.parametrize(
-    ("n", "c", "k", "expected"),
-    [
-        (4, 1, 2, 0.5),
-        (4, 1, 1, 0.25),
-        (4, 0, 4, 0.0),
-        (4, 4, 1, 1.0),
-        (4, 2, 3, 1.0),
-        (5, 2, 2, 0.7),
-        (1, 1, 1, 1.0),
-        (200, 1, 100, 0.5),
-    ],
-)
-def test_pass_at_k_closed_forms(n: int, c: int, k: int, expected: float) -> None:
-    assert pass_at_k(n, num_correct=c, k=k) == pytest.approx(expected, abs=1e-12)
-
-
-def test_pass_at_k_equals_enumeration_of_all_draws() -> None:
-    for n in range(1, 8):
-        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
-            assert pass_at_k(n, num_correct=c, k=k) == pytest.approx(enumerated_pass_at_k(n, c, k), abs=1e-12)
-
-
-def test_pass_at_k_is_exact_where_binomials_overflow_a_float() -> None:
-    n, c, k = 4000, 3, 2000
-    exact = 1 - math.comb(n - c, k) / math.comb(n, k)
-    assert pass_at_k(n, num_correct=c, k=k) == pytest.approx(exact, rel=1e-12)
-
-
-@pytest.mark.parametrize("k", [0, 5])
-def test_pass_at_k_needs_k_samples(k: int) -> None:
-    with pytest.raises(ConfigError, match="from 4 samples per prompt"):
-        pass_at_k(4, num_correct=1, k=k)
+from rlhf.core.errors import DataError
+from rlhf.report.stats import Floats, Interval, basic_bounds, bootstrap_interval, bounds, draws, ratio_interval, tail_of
 
 
 def test_bootstrap_is_a_function_of_values_and_seed() -> None:
@@ -63,22 +25,77 @@ def test_bootstrap_is_a_function_of_values_and_seed() -> None:
 
 
 def test_bootstrap_bounds_are_the_percentiles_of_all_resamples() -> None:
-    """With three prompts all 27 resamples can be listed; their central 80 % is what many draws converge to."""
+    """With three prompts all 27 resamples can be listed; at level 0.5 their 16th and 84th percentiles are wanted."""
     values = (0.0, 1.0, 4.0)
+    tail = stats.norm.cdf(-math.sqrt(3 / 2) * stats.t.ppf(0.75, 2))
+    assert tail == pytest.approx(0.1587, abs=1e-4) == tail_of(3, level=0.5)
     means = sorted(sum(draw) / 3 for draw in itertools.product(values, repeat=3))
-    low, high = np.quantile(means, [0.1, 0.9], method="inverted_cdf")
-    got = bootstrap_interval(values, seed=0, level=0.8, resamples=20_000)
+    low, high = np.quantile(means, [tail, 1 - tail], method="inverted_cdf")
+    got = bootstrap_interval(values, seed=0, level=0.5, resamples=20_000)
     assert (got.low, got.high) == pytest.approx((low, high), abs=1e-9)
 
 
-def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_resamples_draw_as_many_prompts_as_there_are_in_batches_or_not() -> None:
+    whole = np.concatenate(list(draws(7, seed=0, resamples=50)))
+    assert whole.shape == (50, 7) and (whole.sum(axis=1) == 7).all()
+    parts = list(draws(7, seed=0, resamples=50, width=500_000))
+    assert len(parts) > 5 and (np.concatenate(parts).sum(axis=1) == 7).all()
+
+
+def shares(level: float) -> Callable[[np.random.Generator, int, int], Floats]:
+    """Accuracies of prompts of unequal difficulty, of four samples each."""
+
+    def make(rng: np.random.Generator, trials: int, prompts: int) -> Floats:
+        return rng.binomial(4, rng.beta(2 * level, 2 * (1 - level), size=(trials, prompts))) / 4
+
+    return make
+
+
+@pytest.mark.parametrize(("prompts", "level"), [(10, 0.6), (30, 0.3), (100, 0.1), (100, 0.9)])
+def test_bounds_cover_the_truth_about_as_often_as_they_say(prompts: int, level: float) -> None:
     rng = np.random.default_rng(0)
-    hits, trials = 0, 300
-    for trial in range(trials):
-        values = rng.binomial(1, 0.6, size=80).astype(float).tolist()
-        got = bootstrap_interval(values, seed=trial, resamples=400)
-        hits += got.low <= 0.6 <= got.high
-    assert 0.90 <= hits / trials <= 0.985
+    values_TP = shares(level)(rng, 2000, prompts)
+    resampled = next(draws(prompts, seed=0, resamples=500)) @ values_TP.T / prompts
+    low, high = bounds(resampled, prompts=prompts)
+    covered = ((low <= level) & (level <= high)).mean()
+    assert 0.93 <= covered <= 0.97, covered
+
+
+def test_plain_percentiles_would_not_with_few_prompts() -> None:
+    values_TP = shares(0.6)(np.random.default_rng(0), 2000, 10)
+    low, high = np.quantile(next(draws(10, seed=0, resamples=500)) @ values_TP.T / 10, [0.025, 0.975], axis=0)
+    assert ((low <= 0.6) & (high >= 0.6)).mean() < 0.93
+
+
+def test_bounds_of_a_ratio_cover_it() -> None:
+    rng = np.random.default_rng(1)
+    below = rng.integers(0, 6, size=(2000, 40))
+    above = rng.binomial(below, 0.3)
+    drawn = next(draws(40, seed=2, resamples=500))
+    low, high = bounds((drawn @ above.T) / (drawn @ below.T), prompts=40)
+    assert 0.93 <= ((low <= 0.3) & (high >= 0.3)).mean() <= 0.97
+
+
+def test_one_interval_is_what_the_parts_make_of_it() -> None:
+    values = [0.0, 1.0, 0.5, 0.25, 1.0]
+    low, high = bounds(np.concatenate(list(draws(5, seed=3, resamples=2000))) @ np.array(values) / 5, prompts=5)
+    assert bootstrap_interval(values, seed=3) == Interval(mean=0.55, low=float(low), high=float(high), n=5)
+
+
+def test_basic_bounds_are_mirrored_and_hold_the_value() -> None:
+    resampled = np.linspace(0.4, 0.8, 1001)
+    low, high = basic_bounds(np.array(0.5), resampled, prompts=100_000)
+    assert (low, high) == pytest.approx((0.5 * 2 - 0.79, 0.5 * 2 - 0.41), abs=1e-3)
+    low, high = basic_bounds(np.array(0.3), resampled, prompts=100_000)
+    assert high == 0.3, "resamples that all lie above say that the value is too high"
+
+
+def test_what_is_not_finite_raises() -> None:
+    for bad in (math.nan, math.inf):
+        with pytest.raises(DataError, match="not finite"):
+            bootstrap_interval([0.5, bad], seed=0)
+        with pytest.raises(DataError, match="not finite"):
+            ratio_interval([1.0, 1.0], [1.0, bad], seed=0)
 
 
 def test_bootstrap_narrows_with_the_root_of_the_number_of_prompts() -> None:
