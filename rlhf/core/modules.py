@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlhf.core.search import Draft, SearchTools
 from rlhf.core.training import Batch, Denominator, ForwardOut, LossOut, Sample, Stream
 from rlhf.core.types import Group, Json, Prompt, RewardOut, Start
 
@@ -213,6 +214,15 @@ class TransformModule(Protocol):
             DataError: the tokenizer lacks what it needs.
         """
         ...
+
+
+class SamplerModule(Protocol):
+    """A file in `rollout/samplers`: how one answer to a prompt is found. One whose choice goes by scores has a config
+    that inherits `rlhf.core.search.ScoredConfig`."""
+
+    Config: type[Any]
+
+    async def search(self, tools: SearchTools, cfg: Any) -> Draft: ...
 
 
 class FilterModule(Protocol):

@@ -18,6 +18,7 @@ SLOTS = {
     "runtime": "rlhf.runtime",
     "backend": "rlhf.learner.backends",
     "trainable": "rlhf.models.trainable",
+    "sampler": "rollout.samplers",
     "filters": "rollout.filters",
     "examples": "rlhf.data.examples",
     "transforms": "rlhf.data.transforms",

@@ -17,17 +17,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rewards import rubric
 from rlhf.core.component import Component
 from rlhf.core.metrics import Max, Mean, Metric, Sum, mean_of, spread
+from rlhf.core.search import Cost
 from rlhf.core.types import Group, Prompt, StopReason, Verdict
 from rlhf.loops import greedy, verify
 from rlhf.loops.boundary import Boundary, Probe
 from rlhf.loops.prompts import PromptStream
 from rlhf.loops.quotas import Quotas
 from rlhf.loops.rollouts import sample_indices
+from rlhf.loops.searching import search_groups
 from rlhf.loops.selection import filtered
 from rlhf.loops.stage import Stage
 from rlhf.loops.verify import VerifyConfig
@@ -46,8 +48,8 @@ class Collected:
     tokens: int
     """Generated, those of a probe included."""
     seconds: Mapping[str, float]
-    """Spent on sampling (`gen`) and grading (`reward`), on judgements (`verify`), and on finding out what the policy
-    knows (`probe`)."""
+    """Spent on sampling (`gen`, with the scoring of a search) and grading (`reward`), on judgements (`verify`), and on
+    finding out what the policy knows (`probe`)."""
     ended: float
     """When, on the clock of `time.perf_counter`."""
 
@@ -66,6 +68,8 @@ class Collector:
     """What the policy knows; goes to the rewards with the prompts."""
     with_greedy: bool = False
     """Whether every group gets the greedy answer to its prompt beside it."""
+    sampler: Component | None = None
+    """How each sample is searched for; None draws it."""
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     """Which answers the policy judges; judgements are further groups of the step."""
     quotas: Quotas | None = None
@@ -137,9 +141,12 @@ class Collector:
             | greedy.measure(scored)
             | (verify.metrics(self.verify, judged) if judged else {})
             | (self.quotas.metrics(scored) if self.quotas is not None else {})
-            | dict(probe.metrics),
+            | dict(probe.metrics)
+            | _spent(watch.cost),
             cursor=cursor,
-            tokens=probe.tokens + sum(map(_tokens, (scored, greedy.of(scored), judged, greedy.of(judged)))),
+            tokens=probe.tokens
+            + (watch.cost.completion_tokens if self.sampler else _tokens(scored))
+            + sum(map(_tokens, (greedy.of(scored), judged, greedy.of(judged)))),
             seconds=watch.seconds,
             ended=time.perf_counter(),
         )
@@ -166,20 +173,40 @@ class Collector:
     ) -> list[Group]:
         """Graded groups of the samples with these indices."""
         with watch.phase("gen"):
-            groups = await sample_indices(
-                self.stage.engine,
-                prompts,
-                indices,
-                tokenizer=self.stage.tokenizer,
-                sampling=self.stage.sampling,
-                seed=self.stage.seed,
-                step=step,
-            )
+            groups = await self._drawn(prompts, indices, step, watch)
             alone = await greedy.sampled(self.stage, prompts, step=step) if self.with_greedy else []
         with watch.phase("reward"):
             answered = groups if any(indices) else []
             graded = await self.stage.grader.grade([*answered, *alone])
             return greedy.beside(graded[: len(answered)] or groups, graded[len(answered) :])
+
+    async def _drawn(
+        self, prompts: Sequence[Prompt], indices: Sequence[range], step: int, watch: _Watch
+    ) -> list[Group]:
+        stage = self.stage
+        if self.sampler is None:
+            return await sample_indices(
+                stage.engine,
+                prompts,
+                indices,
+                tokenizer=stage.tokenizer,
+                sampling=stage.sampling,
+                seed=stage.seed,
+                step=step,
+            )
+        searched = await search_groups(
+            stage.engine,
+            stage.grader,
+            prompts,
+            indices,
+            sampler=self.sampler,
+            tokenizer=stage.tokenizer,
+            sampling=stage.sampling,
+            seed=stage.seed,
+            step=step,
+        )
+        watch.cost += searched.cost
+        return searched.groups
 
     async def _judged(self, scored: Sequence[Group], step: int, watch: _Watch) -> list[Group]:
         if not self.verify.on:
@@ -191,16 +218,22 @@ class Collector:
 
 
 class _Watch:
-    """Seconds per phase of one collection, which may run while another step's are counted."""
+    """Seconds per phase of one collection, which may run while another step's are counted, and what its searches
+    cost."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cost = Cost()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def _spent(cost: Cost) -> dict[str, Metric]:
+    return {f"spent/{name}": Sum(value) for name, value in asdict(cost).items() if value}
 
 
 def _tokens(groups: Sequence[Group]) -> int:

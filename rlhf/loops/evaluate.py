@@ -2,26 +2,31 @@
 
 Accuracy counts samples whose verdict is correct, whatever the reward is shaped into. Every number comes with a 95 %
 interval from a bootstrap over prompts (samples of one prompt are not independent). The same prompts and seeds are used
-at every step, so that differences between steps are not differences between draws. Ungradable samples are left out
-and counted; what no prompt is left to measure is None, not 0. What each prompt scored is kept too, so that two runs can
-be compared prompt by prompt. Each held-out task is measured by an `Evaluator` of its own.
+at every step, so that differences between steps are not differences between draws. A sample is what `sampler` finds,
+one answer by a search of its own; greedy decoding does not search. Ungradable samples are left out and counted; what no
+prompt is left to measure is None, not 0. What each prompt scored is kept too, so that two runs can be compared prompt
+by prompt. Each held-out task is measured by an `Evaluator` of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from rlhf.core.component import Component
+from rlhf.core.config import slot
 from rlhf.core.errors import ConfigError
 from rlhf.core.outcomes import verified
 from rlhf.core.protocols import EngineHandle, Grader
 from rlhf.core.sampling import Sampling
+from rlhf.core.search import Cost
 from rlhf.core.seeding import content_key, derive_seed
 from rlhf.core.types import Group, Json, Prompt, StopReason
 from rlhf.loops import honesty, measures
 from rlhf.loops.rollouts import sample_groups
+from rlhf.loops.searching import Searched, search_groups
 from rlhf.report.stats import Interval, bootstrap_interval
 
 
@@ -33,6 +38,8 @@ class Config:
     """Held-out prompts per task, at most."""
     samples: int = 4
     """Samples per prompt for sampled accuracy (avg@n) and everything of k samples."""
+    sampler: Component = slot("rollout.samplers", "single")
+    """How a sample is found: one draw, or a search."""
     k: list[int] = field(default_factory=lambda: [1, 4])
     """The k of pass@k, and above 1 of pass^k, maj@k and best@k; none above `samples`."""
     temperature: float = 1.0
@@ -77,6 +84,8 @@ class Result:
     honesty: Mapping[str, Interval]
     """Measures of refusals and of confidence, where a reward looks for them or they are asked for
     (`rlhf.loops.honesty`)."""
+    cost: Cost
+    """Of all samples together, without greedy decoding."""
     per_prompt: tuple[Mapping[str, Json], ...]
     """One record per prompt, under the names of `metrics`; null where nothing could be graded."""
 
@@ -92,7 +101,8 @@ class Result:
         out[f"val-aux/{self.task}/response_length/mean"] = self.mean_length
         out[f"val-aux/{self.task}/response_length/clip_ratio"] = self.truncated_share
         out[f"val-aux/{self.task}/ungradable"] = float(self.ungradable)
-        return out
+        answers = sum(len(group.trajectories) for group in self.groups)
+        return out | {f"val-aux/{self.task}/spent/{k}/mean": v / answers for k, v in asdict(self.cost).items() if v}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,14 +120,16 @@ class Evaluator:
     async def run(self, engine: EngineHandle, grader: Grader) -> Result:
         """Measure the engine's current weights."""
         sampling = replace(self.sampling, temperature=self.cfg.temperature, top_p=self.cfg.top_p, top_k=0)
-        groups = await self._groups(engine, grader, sampling, count=self.cfg.samples)
+        searched = await self._searched(engine, grader, sampling)
+        groups = await grader.grade(searched.groups)
         alone: list[Group] = []
         if self.cfg.greedy:
-            alone = await self._groups(engine, grader, replace(sampling, temperature=0.0), count=1)
+            alone = await self._greedy(engine, grader, replace(sampling, temperature=0.0))
         values: dict[str, list[float | None]] = {"sampled_accuracy": [measures.accuracy(g) for g in groups]}
         repeated = measures.repeated(groups, self.cfg.k)
         values |= repeated | ({"greedy_accuracy": [measures.accuracy(g) for g in alone]} if alone else {})
         values["response_length"] = [sum(len(t.tokens) for t in g.trajectories) / len(g.trajectories) for g in groups]
+        values["tokens_spent"] = [sum(c.completion_tokens for c in costs) / len(costs) for costs in searched.costs_PG]
         values |= honesty.by_prompt(groups)
         trajectories = [t for g in groups for t in g.trajectories]
         return Result(
@@ -137,6 +149,7 @@ class Evaluator:
             greedy_length=sum(len(g.trajectories[0].tokens) for g in alone) / max(1, len(alone)),
             lengths=measures.lengths(groups, seed=self.seed) | measures.process(groups, seed=self.seed),
             groups=tuple(groups),
+            cost=searched.cost,
             honesty=honesty.measure(groups, seed=self.seed)
             | (honesty.likelihood(groups, seed=self.seed) if self.cfg.likelihood else {}),
             per_prompt=tuple(
@@ -146,11 +159,24 @@ class Evaluator:
             ),
         )
 
-    async def _groups(self, engine: EngineHandle, grader: Grader, sampling: Sampling, *, count: int) -> list[Group]:
+    async def _searched(self, engine: EngineHandle, grader: Grader, sampling: Sampling) -> Searched:
         prompts = self.prompts[: self.cfg.prompts]
-        seed = derive_seed(self.seed, "evaluate")
+        return await search_groups(
+            engine,
+            grader,
+            prompts,
+            [range(self.cfg.samples)] * len(prompts),
+            sampler=self.cfg.sampler,
+            tokenizer=self.tokenizer,
+            sampling=sampling,
+            seed=derive_seed(self.seed, "evaluate"),
+            step=0,
+        )
+
+    async def _greedy(self, engine: EngineHandle, grader: Grader, sampling: Sampling) -> list[Group]:
+        prompts, seed = self.prompts[: self.cfg.prompts], derive_seed(self.seed, "evaluate")
         groups = await sample_groups(
-            engine, prompts, tokenizer=self.tokenizer, sampling=sampling, seed=seed, step=0, count=count
+            engine, prompts, tokenizer=self.tokenizer, sampling=sampling, seed=seed, step=0, count=1
         )
         return await grader.grade(groups)
 

@@ -50,6 +50,8 @@ class Config:
     samples_per_prompt: int = 8
     """Samples per prompt; with quotas, those that a prompt is given on average in each round of a step. 0 samples
     nothing, for builders that can do without."""
+    sampler: Component = slot("rollout.samplers", "single")
+    """How a sample is found: one draw, or a search."""
     select: str = CORRECT
     """`correct` keeps samples with that verdict, `all` keeps everything that was graded. A builder that counts samples,
     such as `boundary`, is given all of them and wants `all`."""
@@ -105,6 +107,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         max_refills=0,
         with_greedy=greedy.wanted(cfg.build),
         quotas=quotas,
+        sampler=cfg.sampler,
     )
     builder = cast(BuilderModule, cfg.build.module)
     dataset = Dataset(stage.folder.data, build=cfg.build, origin=origin.of(stage, build=cfg.build.name))
@@ -144,8 +147,10 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
             "rollout": f"{prompts}, sampled in rounds of {samples} until each has what '{cfg.build.name}' wants",
             "in all": f"{cfg.steps} steps, at most {cfg.steps * cfg.prompts_per_step} prompts, each drawn once",
         }
+    each = "" if cfg.sampler.name == "single" else f", each by a search ({cfg.sampler.name})"
+    step = f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step{each}"
     return {
-        "rollout": f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step",
+        "rollout": step,
         "in all": f"{cfg.steps} steps = {cfg.steps * samples} samples, those with select={cfg.select} are kept",
     }
 

@@ -98,6 +98,10 @@ def show(result: Result, *, of: str) -> None:
         f" ungradable {result.ungradable}",
         highlight=False,
     )
+    answers = sum(len(group.trajectories) for group in result.groups)
+    spent = {name.replace("_", " "): number / answers for name, number in asdict(result.cost).items() if number}
+    listed = ", ".join(f"{number:.1f} {name}" for name, number in spent.items())
+    console.print(f"spent per sampled answer: {listed}", highlight=False)
 
 
 def report(run: Path) -> Path:

@@ -30,7 +30,7 @@ from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, ForwardOut, LossOut, Sample
 from rlhf.core.types import Completion, Group, Prompt, Request, RewardOut
 from rlhf.data.packing import count, pack
-from rlhf.loops import boundary, online, pipeline, records, settings, setup, updates, verify
+from rlhf.loops import boundary, generate, online, pipeline, records, settings, setup, updates, verify
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.records import Record
 from rlhf.loops.stage import JUDGES, CheckpointConfig, Stage
@@ -127,6 +127,10 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
         problem = f"was sampled while other steps trained ({record['stage']}.max_staleness={loop.max_staleness})"
         fix = "replay runs with max_staleness: 0; `rlhf diagnose` compares samples of this one with its checkpoints"
         raise RunFolderError(sample_id, f"{problem}: which weights it met was a matter of timing", fix=fix)
+    if isinstance(loop, generate.Config) and loop.sampler.name != "single":
+        problem = f"was searched for ({record['stage']}.sampler.name={loop.sampler.name})"
+        fix = "run the stage again: a search finds the same again, one request does not"
+        raise RunFolderError(sample_id, problem, fix=fix)
     host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
 

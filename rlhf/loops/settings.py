@@ -21,6 +21,7 @@ from rlhf.core.component import Component
 from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.sampling import Sampling
+from rlhf.core.search import ScoredConfig
 from rlhf.data.build import boundary, step_labels
 from rlhf.loops import evaluate, generate, offline, online
 from rlhf.loops.care import CareConfig
@@ -155,6 +156,7 @@ def parse(loaded: config.Loaded) -> Experiment:
     _check_normalization(settings, stages)
     _check_tensor_parallel(settings)
     _check_turns(settings, stages)
+    _check_scorers(settings, stages)
     return Experiment(settings, stages, loaded, evaluates_start=len(stages) == 1)
 
 
@@ -329,6 +331,17 @@ def _check_turns(settings: Settings, stages: Sequence[StageSettings]) -> None:
             )
             fix = f"set {stage.name}.max_staleness=0, or runtime.colocate=false to give engines devices of their own"
             raise ConfigError(f"{stage.name}.max_staleness", problem, fix=fix)
+
+
+def _check_scorers(settings: Settings, stages: Sequence[StageSettings]) -> None:
+    """Searches are scored by a reward of this run."""
+    samplers = {"evaluation": settings.evaluation.sampler}
+    samplers |= {stage.name: stage.config.sampler for stage in stages if isinstance(stage.config, generate.Config)}
+    for where, sampler in samplers.items():
+        scorer = sampler.config.scorer if isinstance(sampler.config, ScoredConfig) else ""
+        if scorer and scorer not in settings.rewards:
+            fix = f"{did_you_mean(scorer, settings.rewards)}; weight: 0 keeps a reward out of training"
+            raise ConfigError(f"{where}.sampler.scorer", f"there is no reward '{scorer}'", fix=fix)
 
 
 def _stage(name: str, blocks: Mapping[str, Any]) -> StageSettings:

@@ -58,6 +58,7 @@ CONTRACTS = {
     "runtime": Slot({"start": ("cfg", "site")}),
     "backend": Slot({"build": ("cfg", "spec")}),
     "trainable": of_protocol(modules.TrainableModule),
+    "sampler": of_protocol(modules.SamplerModule, cites=True),
     "filters": of_protocol(modules.FilterModule, cites=True),
     "examples": of_protocol(modules.ExamplesModule),
     "transforms": of_protocol(modules.TransformModule, cites=True),

@@ -1,0 +1,33 @@
+"""Searches in a run: a dataset of searched answers, and held-out accuracy of them, with what they cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import Shell, rows, tree, write_config
+
+
+def test_a_stage_and_its_evaluation_search(shell: Shell, tmp_path: Path) -> None:
+    content = tree() | {"run": {"name": "searched"}, "stages": ["gen"]}
+    content["gen"] = {"loop": "generate", "steps": 1, "prompts_per_step": 6, "samples_per_prompt": 2, "select": "all"}
+    content["gen"] |= {"sampler": {"name": "majority", "n": 3}}
+    content["evaluation"] |= {"samples": 2, "k": [1], "sampler": {"name": "best_of_n", "n": 4}}
+    path = write_config(tmp_path, content)
+    shell.run("train", path, cwd=tmp_path).ok()
+    run = tmp_path / "runs" / "searched"
+    samples, [before, metrics] = rows(run / "samples.jsonl"), rows(run / "metrics.jsonl")
+    assert len(samples) == 12 and metrics["spent/requests"] == 36
+    assert metrics["spent/completion_tokens"] > sum(len(row["tokens"]) for row in samples)
+    assert {row["sample_id"] for row in rows(run / "data" / "gen.jsonl")} <= {row["id"] for row in samples}
+    [task] = {name.split("/")[1] for name in metrics if name.startswith("val-core/")}
+    assert metrics[f"val-aux/{task}/spent/requests/mean"] == metrics[f"val-aux/{task}/spent/scored/mean"] == 4
+    accuracy = metrics[f"val-core/{task}/sampled_accuracy/mean"]
+    assert accuracy == before[f"val-core/{task}/sampled_accuracy/mean"], "the same weights find the same"
+    per_prompt = [row for row in rows(run / "evaluations.jsonl") if row["step"] == 1]
+    assert accuracy == pytest.approx(sum(r["sampled_accuracy"] for r in per_prompt) / len(per_prompt))
+    assert all(r["tokens_spent"] >= r["response_length"] for r in per_prompt)
+    shell.run("replay", run, samples[0]["id"], cwd=tmp_path).refused("was searched for", "majority")
+    shell.run("plan", path, "gen.sampler.name=best_of_n", "gen.sampler.scorer=maht", cwd=tmp_path).refused(
+        "gen.sampler.scorer", "there is no reward 'maht'"
+    )
