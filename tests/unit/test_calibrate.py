@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlhf.core.search import Cost
 from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
 from rlhf.loops import calibrate
 from rlhf.loops.evaluate import Result
@@ -97,6 +98,7 @@ def test_numbers_join_those_of_the_evaluation(tmp_path: Path, capsys: pytest.Cap
         parts={},
         groups=tuple(groups()),
         honesty={},
+        cost=Cost(),
         per_prompt=(),
     )
     calibrate.show([result], out=out)

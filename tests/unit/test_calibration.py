@@ -193,7 +193,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(name: str) -> None
         )
         assert found is not None
         covered += found.low <= truth <= found.high
-    assert 0.90 <= covered / trials, covered / trials
+    assert covered / trials >= 0.90, covered / trials
 
 
 def test_reliability_bins_and_the_curve_of_coverage() -> None:

@@ -17,6 +17,7 @@ from rewards.rubric import RubricConfig
 from rlhf.core import config
 from rlhf.core.types import Prompt
 from rlhf.loops import evaluate, settings, setup
+from rlhf.loops.care import cared
 from rlhf.report.stats import Interval
 from rlhf.runtime.grading import GraderRole
 from rlhf.runtime.local import LocalEngine, LocalGrader
@@ -42,8 +43,10 @@ def experiment(folder: Path, task: dict[str, Any]) -> settings.Experiment:
 
 def evaluators(folder: Path, task: dict[str, Any]) -> tuple[evaluate.Evaluator, ...]:
     found = experiment(folder, task).settings
+    built = cared(found.care, setup.task(found))
     shared = setup.Parts(
-        task=setup.task(found),
+        task=built.task,
+        cared=built,
         model_folder=folder,
         tokenizer=tiny_model.tokenizer(),
         longest_prompt=8,

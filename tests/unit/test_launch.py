@@ -213,7 +213,7 @@ def test_all_checks_run_and_the_tests_come_last(sandbox: Sandbox) -> None:
     done = sandbox.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "pytest ran"
-    checks = "venv pip pip ruff ruff pyright rlhf.cli rlhf.cli rlhf.cli rlhf.cli pytest"
+    checks = "venv pip pip ruff ruff pyright rlhf.cli rlhf.cli rlhf.cli rlhf.cli rlhf.cli pytest"
     assert " ".join(line.split()[1] for line in sandbox.log()) == checks
 
 
