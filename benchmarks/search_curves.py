@@ -29,6 +29,7 @@ UNSURE = Policy(skill=0.6)
 STEPWISE: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "best_of_n": [{"n": n} for n in (1, 2, 4, 8, 16, 32)],
     "beam": [{"width": w, "expand": 4} for w in (1, 2, 4)],
+    "mcts": [{"simulations": 4, "expand": e} for e in (1, 2, 4, 8)],
     "tree_search": [{"expand": e} for e in (1, 2, 4, 6)],
 }
 

@@ -36,7 +36,7 @@ def test_after_the_last_step_the_rest_is_said_in_one_go() -> None:
 
 
 def test_with_a_perfect_scorer_it_gets_better_with_width_and_is_better_than_best_of_as_many() -> None:
-    asked, policy = prompts(60), Policy(skill=0.5)
+    asked, policy = prompts(30), Policy(skill=0.5)
     single = accuracy(run(sampler("single"), asked, engine=Engine(policy)))
     narrow = run(sampler("beam", scorer="scorer", width=1, expand=2), asked, engine=Engine(policy))
     wide = run(sampler("beam", scorer="scorer", width=2, expand=4), asked, engine=Engine(policy))

@@ -37,7 +37,7 @@ def test_settings_without_meaning() -> None:
 
 
 def test_with_a_perfect_scorer_it_gets_better_with_what_is_tried() -> None:
-    asked, policy = prompts(50), Policy(skill=0.5)
+    asked, policy = prompts(30), Policy(skill=0.5)
     few = run(sampler("tree_search", scorer="scorer", expand=1), asked, engine=Engine(policy))
     many = run(sampler("tree_search", scorer="scorer", expand=6), asked, engine=Engine(policy))
     assert accuracy(few) < 0.3 < 0.85 < accuracy(many)
