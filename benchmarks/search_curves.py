@@ -1,6 +1,6 @@
 """Accuracy of searches over what they spend, with a perfect scorer and with one that is sometimes taken in.
 
-python benchmarks/search_curves.py [--prompts 200] [--json FILE] [--plot FILE.svg]
+python benchmarks/search_curves.py [--prompts 100] [--json FILE] [--plot FILE.svg]
 
 The policy and the scorers are those of `search_simulation`, the samplers, the loop and the account those of a run.
 Three settings: whole answers with a perfect scorer and with a noisy one, by the number of samples, and answers step by
@@ -21,14 +21,14 @@ from search_simulation import Engine, Policy, Scorer, accuracy, prompts, run, sa
 
 from rlhf.report.curves import PALETTE
 
-SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128)
+SAMPLES = (1, 2, 4, 8, 16, 32, 64)
 WHOLE = ("best_of_n", "majority", "weighted_majority", "cluster_rerank")
 NOISY = Scorer(noise=0.4, taken_in=0.02, by=2.0)
 POLICY = Policy(skill=0.8, habitual=0.4)
 UNSURE = Policy(skill=0.6)
 STEPWISE: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "best_of_n": [{"n": n} for n in (1, 2, 4, 8, 16, 32)],
-    "beam": [{"width": w, "expand": 4} for w in (1, 2, 4)],
+    "beam": [{"width": 2, "expand": e} for e in (1, 2, 4, 8)],
     "mcts": [{"simulations": 4, "expand": e} for e in (1, 2, 4, 8)],
     "tree_search": [{"expand": e} for e in (1, 2, 4, 6)],
 }
@@ -103,7 +103,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")
     args = parser.parse_args()

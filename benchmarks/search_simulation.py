@@ -117,6 +117,9 @@ class Engine:
             )
         asked, begun = str(TOKENIZER.decode(list(request.prompt_tokens))).rsplit("<|assistant|>", 1)
         text = self.policy.go_on(asked, begun, Random(request.seed))
+        if request.pattern:
+            found = re.search(request.pattern, text)
+            text = found[0] if found else "0"
         tokens, stop = self._cut(text, budget, sampling.stop)
         self.prompt_tokens += len(request.prompt_tokens)
         self.completion_tokens += len(tokens)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlhf.core.sampling import Sampling, transform
 from rlhf.core.types import Request, StopReason
+from rollout.token_masks import Hold
 
 _STOPS = (StopReason.EOS, StopReason.STOP_STRING, StopReason.LENGTH)
 _LIVE = -1
@@ -38,11 +39,20 @@ class Rows:
         prompt_mask: [R, columns] True where the left-padded prompt has a token.
         context: positions the model has; a row's budget ends with them.
         sampling: transforms, budget and stop strings of all rows.
+        holds: what keeps a row to its pattern, for each row; none where no row has one.
     """
 
-    def __init__(self, requests: Sequence[Request], *, prompt_mask: Tensor, context: int, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        *,
+        prompt_mask: Tensor,
+        context: int,
+        sampling: Sampling,
+        holds: Sequence[Hold | None] = (),
+    ) -> None:
         device, size, budget = prompt_mask.device, len(requests), sampling.max_tokens
-        self._sampling, self._context = sampling, context
+        self._sampling, self._context, self._holds = sampling, context, list(holds)
         self._index = torch.arange(size)
         self._tokens = torch.zeros((size, budget), dtype=torch.long, device=device)
         self._logprobs = torch.zeros((size, budget), device=device)
@@ -59,7 +69,7 @@ class Rows:
 
     def draw(self, logits_RV: Tensor, column: int, eos: Tensor) -> Tensor:
         """Sample token `column` of every row and note which rows end with it. Returns the tokens, [R]."""
-        logprobs_RV = transform(logits_RV.float(), self._sampling).log_softmax(dim=-1)
+        logprobs_RV = transform(self._held(logits_RV.float()), self._sampling).log_softmax(dim=-1)
         if self._sampling.greedy:
             token = logprobs_RV.argmax(dim=-1)
         else:
@@ -69,6 +79,9 @@ class Rows:
         self._tokens[:, column] = token
         self._logprobs[:, column] = logprobs_RV.gather(1, token[:, None]).squeeze(1)
         self._end(torch.isin(token, eos), column, StopReason.EOS)
+        for hold, drawn in zip(self._holds, token.tolist() if self._holds else [], strict=True):
+            if hold is not None:
+                hold.take(drawn)
         return token
 
     def end_spent(self, column: int) -> None:
@@ -101,7 +114,14 @@ class Rows:
         self._stop, self._count = self._stop[stay], self._count[stay]
         self._uniform, self._budget = self._uniform[stay], self._budget[stay]
         self._prompt_length, self.mask = self._prompt_length[stay], self.mask[stay]
+        self._holds = [self._holds[row] for row in stay.tolist()] if self._holds else []
         return ended, stay
+
+    def _held(self, logits_RV: Tensor) -> Tensor:
+        if not self._holds:
+            return logits_RV
+        rows = zip(self._holds, logits_RV, strict=True)
+        return torch.stack([logits_V if hold is None else hold.narrowed(logits_V) for hold, logits_V in rows])
 
     def _end(self, hit: Tensor, column: int, reason: StopReason) -> None:
         first = hit & (self._stop == _LIVE)

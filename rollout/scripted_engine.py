@@ -106,6 +106,11 @@ class ScriptedEngine:
             ScriptedFailure: this call was to fail. ConfigError: a prompt without a text.
         """
         assert not self._paused, "generate called while weights are being loaded"
+        if any(request.pattern for request in requests):
+            fix = "use transformers_engine, or a sampler that is not constrained"
+            raise ConfigError(
+                "engine.name", "scripted_engine plays texts as they are, whatever pattern is asked", fix=fix
+            )
         self._calls += 1
         if self._calls in self._cfg.fail_calls:
             raise ScriptedFailure(f"call {self._calls} of generate was to fail")

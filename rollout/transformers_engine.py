@@ -25,6 +25,7 @@ from rlhf.core.types import Completion, Request, StopReason
 from rollout.cached_model import CachedModel, Decoder
 from rollout.decoding import Ended, Rows
 from rollout.rounding import round_mantissa, stored_bits
+from rollout.token_masks import Hold, TokenMasks
 
 _FLOAT32_BITS = 23
 
@@ -90,6 +91,7 @@ class TransformersEngine:
             self._copy(model.named_parameters())
         self._version = 0
         self._paused = False
+        self._masks: TokenMasks | None = None
         self._eos = torch.tensor(sorted(_eos_ids(model, tokenizer)), device=model.device)
 
     @property
@@ -169,7 +171,13 @@ class TransformersEngine:
         expand = torch.tensor([place[r.prompt_tokens] for r in requests], device=tokens.device)
         decoding.select(expand)
         logits = logits[expand]
-        rows = Rows(requests, prompt_mask=prompt_mask[expand], context=self._decoder.context, sampling=sampling)
+        rows = Rows(
+            requests,
+            prompt_mask=prompt_mask[expand],
+            context=self._decoder.context,
+            sampling=sampling,
+            holds=self._holds(requests),
+        )
         for column in range(sampling.max_tokens):
             token = rows.draw(logits, column, self._eos)
             if sampling.stop:
@@ -184,6 +192,14 @@ class TransformersEngine:
                 token = token[stay]
             mask = rows.mask[:, : tokens.shape[1] + column + 1]
             logits = decoding.read(token[:, None], mask, rows.positions(column))
+
+    def _holds(self, requests: Sequence[Request]) -> list[Hold | None]:
+        """What keeps requests to their patterns; nothing where none has one."""
+        if not any(request.pattern for request in requests):
+            return []
+        if self._masks is None:
+            self._masks = TokenMasks(self._tokenizer, ends=self._eos.tolist(), device=self._eos.device)
+        return [self._masks.hold(request.pattern) if request.pattern else None for request in requests]
 
     def _has_stop(self, rows: Rows, column: int, stop: Sequence[str]) -> Tensor:
         """[R] whether a stop string ends in the newest tokens. A token may hold no more than a byte of a character."""

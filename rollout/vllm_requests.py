@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
@@ -25,17 +26,24 @@ COLDEST = 0.01
 """Temperatures below it, other than 0, are not vLLM's."""
 
 
+GRAMMARS = ("xgrammar", "llguidance", "outlines_core")
+"""What vLLM holds answers to a pattern with, one of them."""
+
+
 class Job:
     """The requests of one `generate` call, and their completions as they come.
 
     Raises:
-        ConfigError: a temperature that vLLM does not have.
+        ConfigError: a temperature that vLLM does not have, or a pattern with nothing installed for it.
     """
 
     def __init__(self, requests: Sequence[Request], sampling: Sampling) -> None:
         if 0 < sampling.temperature < COLDEST:
             problem = f"vLLM takes {sampling.temperature} for {COLDEST}"
             raise ConfigError("sampling.temperature", problem, fix=f"use {COLDEST} or more, or 0 for greedy samples")
+        if any(request.pattern for request in requests) and not any(map(find_spec, GRAMMARS)):
+            fix = f"pip install xgrammar (or one of {', '.join(GRAMMARS[1:])}), or use engine.name=transformers_engine"
+            raise ConfigError("engine.name", "vLLM has nothing installed that holds answers to a pattern", fix=fix)
         self.requests, self.sampling = list(requests), sampling
         self.done: Future[list[Completion]] = Future()
         self._completions: dict[int, Completion] = {}
@@ -60,7 +68,7 @@ def parameters(request: Request, sampling: Sampling, *, context: int, ends: Sequ
         ends: tokens that end a text.
     """
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     return SamplingParams(
         temperature=sampling.temperature,
@@ -76,6 +84,7 @@ def parameters(request: Request, sampling: Sampling, *, context: int, ends: Sequ
         # Needed for stop strings only: the text is decoded once, at the end.
         detokenize=bool(sampling.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
+        structured_outputs=StructuredOutputsParams(regex=request.pattern) if request.pattern else None,
         skip_clone=True,
     )
 

@@ -115,13 +115,14 @@ class SearchTools(Protocol):
         ...
 
     def extend(
-        self, drafts: Sequence[Draft], *, count: int = 1, sampling: Sampling | None = None
+        self, drafts: Sequence[Draft], *, count: int = 1, sampling: Sampling | None = None, pattern: str = ""
     ) -> Awaitable[list[list[Draft]]]:
         """Go on with each draft in `count` ways.
 
         Args:
             sampling: in place of the loop's. Its stop strings are added to the loop's; where one of them, or its
                 `max_tokens`, ends a completion, the draft can go on.
+            pattern: regular expression that each completion has to match as a whole (`Request.pattern`).
 
         Returns:
             Per draft the `count` longer ones; a draft that is done comes back as it is.

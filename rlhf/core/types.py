@@ -89,6 +89,9 @@ class Request:
     prompt_tokens: tuple[int, ...]
     seed: int
     """64-bit. The sampled tokens depend on weights, prompt and this, never on neighbours in the batch."""
+    pattern: str = ""
+    """Regular expression that the whole text has to match (`rollout.patterns`); log-probs are those of the distribution
+    without the tokens that would break it. Empty: any text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

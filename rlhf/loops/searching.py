@@ -141,14 +141,14 @@ class Desk:
         )
 
     async def extend(
-        self, drafts: Sequence[Draft], *, count: int = 1, sampling: Sampling | None = None
+        self, drafts: Sequence[Draft], *, count: int = 1, sampling: Sampling | None = None, pattern: str = ""
     ) -> list[list[Draft]]:
         """See `SearchTools.extend`."""
         asked = [draft for draft in drafts if not draft.done]
         if not asked:
             return [[draft] for draft in drafts]
         assert len({draft.name for draft in asked}) == len(asked), "a draft that is asked for twice"
-        pairs = [(draft, self._request(draft)) for draft in asked for _ in range(count)]
+        pairs = [(draft, self._request(draft, pattern)) for draft in asked for _ in range(count)]
         wanted = [self._wanted(draft, sampling) for draft, _ in pairs]
         completions = await self.meeting.generate([request for _, request in pairs], wanted)
         longer = [
@@ -213,10 +213,11 @@ class Desk:
             return f"{self.name}~{number}" if number else self.name
         return f"{draft.name}{mark}{number}"
 
-    def _request(self, draft: Draft) -> Request:
+    def _request(self, draft: Draft, pattern: str) -> Request:
         name = self._child(draft, ".")
         tokens = (*draft.prompt_tokens, *draft.tokens)
-        return Request(id=name, prompt_tokens=tokens, seed=derive_seed(self.seed, "sample", name))
+        seed = derive_seed(self.seed, "sample", name)
+        return Request(id=name, prompt_tokens=tokens, seed=seed, pattern=pattern)
 
     def _longer(self, draft: Draft, request: Request, completion: Completion, sampling: Sampling) -> Draft:
         """A draft with a completion behind it, which is paid for here."""
