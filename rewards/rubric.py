@@ -105,8 +105,10 @@ def verdict_counts(groups: Iterable[Group]) -> dict[Verdict, int]:
 
 
 def reason_counts(groups: Iterable[Group]) -> dict[str, int]:
-    """How often each reason was given. A rising share of limits, time-outs or unparsed answers is a sign of hacking."""
-    return dict(Counter(reward.reason for group in groups for reward in group.rewards).most_common())
+    """How often each kind of reason was given: `limit` for `limit/chars`, as details have no end. A rising share of
+    limits, time-outs or unparsed answers is a sign of hacking."""
+    kinds = (reward.reason.partition("/")[0] for group in groups for reward in group.rewards)
+    return dict(Counter(filter(None, kinds)).most_common())
 
 
 def _score_group(group: Group, components: Mapping[str, Component], cfg: RubricConfig, tools: Tools) -> list[RewardOut]:

@@ -268,6 +268,7 @@ def _metrics(groups: Sequence[Group], dropped: Counter[str]) -> dict[str, Metric
         **spread("critic/score", [r.value for r in rewards if r.value is not None]),
         **{f"batch/dropped_{reason}": Sum(count) for reason, count in sorted(dropped.items()) if count},
         **{f"verdict/{verdict}": Sum(count) for verdict, count in rubric.verdict_counts(groups).items()},
+        **{f"reason/{kind}": Sum(count) for kind, count in sorted(rubric.reason_counts(groups).items())},
     }
     for verdict in (Verdict.CORRECT, Verdict.WRONG):
         found = [length for length, reward in zip(lengths, rewards, strict=True) if reward.verdict == verdict]

@@ -77,6 +77,26 @@ def test_every_reward_has_a_section_and_a_config_on_its_page() -> None:
         assert (ROOT / "configs" / "rewards" / f"{name}.yaml").exists(), name
 
 
+REWARDS = (DOCS / "rewards.md").read_text(encoding="utf-8")
+REWARD_SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", REWARDS, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_every_reward_says_its_source_when_to_use_it_and_how_it_can_be_hacked() -> None:
+    titles = {title for title in REWARD_SECTIONS if title.endswith("`") or title in ("Mathematics", "Your own")}
+    assert len(titles) == len(component.names("rewards"))
+    for title in titles:
+        parts = [part for part in ("*When.*", "*How it can be hacked.*") if part not in REWARD_SECTIONS[title]]
+        assert not parts, title
+        assert "arxiv.org/abs/" in REWARD_SECTIONS[title] or title == "Your own", title
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", REWARDS, flags=re.DOTALL))
+def test_examples_on_the_rewards_page_load(block: str, tmp_path: Path) -> None:
+    bases = [str(ROOT / "configs" / name) for name in ("sft.yaml", "grpo.yaml")]
+    (tmp_path / "recipe.yaml").write_text(f"base: {bases}\n{block}", encoding="utf-8")
+    settings.read(tmp_path / "recipe.yaml")
+
+
 ALGORITHMS = (DOCS / "algorithms.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", ALGORITHMS, flags=re.MULTILINE | re.DOTALL))
 WITH_RECIPE = {

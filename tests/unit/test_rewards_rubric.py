@@ -170,6 +170,9 @@ def test_counts_of_verdicts_and_reasons() -> None:
     assert counts[Verdict.CORRECT] == 2 and counts[Verdict.WRONG] == 2
     assert counts.keys() == set(Verdict) and sum(counts.values()) == 4
     assert reason_counts(groups) == {"is_two": 4}
+    unread = replace(groups[0].rewards[0], reason="limit/chars")
+    groups = [replace(groups[0], rewards=(unread, replace(unread, reason="limit/depth"), replace(unread, reason="")))]
+    assert reason_counts(groups) == {"limit": 2}
 
 
 def test_impossible_settings_are_refused() -> None:
