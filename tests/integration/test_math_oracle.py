@@ -15,7 +15,7 @@ math_verify = pytest.importorskip(
 )
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from test_rewards_math import ACCEPTED, REJECTED  # noqa: E402
+from math_tables import ACCEPTED, REJECTED  # noqa: E402
 
 DISAGREEMENTS: dict[str, set[tuple[str, str]]] = {
     "it does not read the notation": {

@@ -3,18 +3,22 @@ changed token changes the verdict. Examples are drawn from a fixed seed, so that
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
 
+import mpmath
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from math_tables import GOLDS
 
 from rewards.math import Spec, verify
 from rewards.math.spec import MARKERS
@@ -119,14 +123,6 @@ def test_rewriting_keeps_a_formula_and_changing_it_does_not(left: str, right: st
         assert verify(f"\\boxed{{{prediction}}}", gold).value == 0.0, (prediction, gold)
 
 
-GOLDS = [
-    "0", "17", "-3", "0.75", "1,234,567", r"\frac{25}{2}", r"-\frac{1}{4}", r"2\sqrt{10}", r"\frac{3\pi}{4}",
-    r"x^2 + 2x + 1",
-    r"(3, \frac{\pi}{2})", r"[0, 7)", r"\{1, 2, 3\}", r"3, -\frac{1}{3}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
-    "y = 2x + 3",
-    r"(-\infty, 2) \cup (3, \infty)", "x < 5", r"\sin 2x", r"\binom{5}{2}", "101_2", r"\text{Sunday}", "2:3",
-    r"5\sqrt{13}\text{ cm}",
-]  # fmt: skip
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|[0-9]|[A-Za-z]|\S")
 MEANINGLESS = re.compile(
     r"(?<=[\[(, ]0)\s*(?:\\pi|[a-z])|(?<=[\[(, ])(?:\\pi|[a-z])\s*(?=0[ ,])|\\(?:text|left|right|[,!; $])|[\s{}$~]"
@@ -157,22 +153,31 @@ def provably_equal(prediction: str, gold: str) -> bool:
     return left == right
 
 
-def test_verdicts_do_not_depend_on_the_hash_seed() -> None:
-    digests = {subprocess.run([sys.executable, __file__], env=_environment(seed), capture_output=True,
-    check=True).stdout
-               for seed in ("0", "1", "20")}  # fmt: skip
-    assert len(digests) == 1 and b"" not in digests
+def test_verdicts_depend_neither_on_the_hash_seed_nor_on_the_version_of_python() -> None:
+    """As many versions as this machine has, at least this one."""
+    seeds = itertools.cycle(("0", "1", "20"))
+    runs = [(python, next(seeds)) for python in (*[sys.executable] * 3, *other_pythons())]
+    with tempfile.TemporaryDirectory() as packages:  # mpmath alone is all that another Python is lent
+        Path(packages, "mpmath").symlink_to(Path(mpmath.__file__).parent)
+        digests = {digest(python, seed, packages) for python, seed in runs}
+    assert len(digests) == 1, runs
 
 
-def _environment(seed: str) -> dict[str, str]:
-    root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": root}
+def other_pythons() -> list[str]:
+    """Interpreters of other versions that the project supports, on the path or from pyenv."""
+    found: dict[str, str] = {}
+    for minor in range(11, 16):
+        on_path = shutil.which(f"python3.{minor}")
+        kept = sorted(Path(os.environ.get("PYENV_ROOT", "")).glob(f"versions/3.{minor}.*/bin/python3.{minor}"))
+        for python in (*([on_path] if on_path else []), *map(str, kept)):
+            asked = subprocess.run([python, "--version"], capture_output=True, text=True)
+            if asked.returncode == 0 and sys.version_info.minor != minor:  # a shim may point nowhere
+                found.setdefault(asked.stdout, python)
+    return [*found.values()]
 
 
-def _digest() -> str:
-    outs = [verify(f"\\boxed{{{a}}}", b) for a in GOLDS for b in (*GOLDS, r"\{3, 1, 2\}", "1 + 2x + x^2", "12.5")]
-    return hashlib.sha256("\n".join(f"{out.value} {out.reason}" for out in outs).encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    print(_digest())
+def digest(python: str, seed: str, packages: str) -> bytes:
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{root}{os.pathsep}{packages}", "PYTHONNOUSERSITE": "1"}
+    script = Path(__file__).parent / "math_digest.py"
+    return subprocess.run([python, str(script)], env=env, capture_output=True, check=True).stdout
