@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
     note = "also fit a temperature to the confidence of the sampled answers, and say what it mends"
     other.add_argument("--calibrate", action="store_true", help=note)
+    note = "run a task of lm-evaluation-harness instead, once per task (pip install 'rlhf[lm-eval]')"
+    other.add_argument("--harness", action="append", metavar="TASK", help=note)
+    sub.add_argument("--limit", type=int, metavar="N", help="documents per task of the harness, at most")
+    sub.add_argument("--include", type=Path, metavar="FOLDER", help="task files of your own for the harness")
+    sub.add_argument("--chat", action="store_true", help="render the harness's prompts by the model's chat template")
     note = "draw accuracy against k and tokens, reliability, accuracy of the most confident answers"
     sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help=note)
     sub = verb("report", _report, "write report.html of a run, finished or not")
@@ -225,11 +230,34 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.process:
         processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
         return
+    if arguments.harness:
+        _harness(arguments)
+        return
     results = measure.evaluate(arguments.target, arguments.overrides, out=arguments.out)
     if arguments.calibrate:
         calibrate.show(results, out=arguments.out)
     if arguments.picture is not None:
         print(f"picture: {picture.write(results, arguments.picture)}")
+
+
+def _harness(arguments: argparse.Namespace) -> None:
+    from rlhf.core.errors import ConfigError
+
+    try:
+        from rlhf.lab import harness
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("lm_eval"):
+            raise
+        raise ConfigError("--harness", "lm_eval is not installed", fix="pip install 'rlhf[lm-eval]'") from error
+    harness.evaluate(
+        arguments.target,
+        arguments.overrides,
+        arguments.harness,
+        out=arguments.out,
+        limit=arguments.limit,
+        include=arguments.include,
+        chat=arguments.chat,
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:

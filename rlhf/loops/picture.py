@@ -1,7 +1,7 @@
 """`rlhf evaluate TARGET --picture FILE`: the curves of an evaluation, from the samples that it has drawn.
 
 Accuracy is shown for every power of two up to `evaluation.samples`, whichever k the config asks numbers of: the samples
-are the same. The tokens of k samples are k times the mean length of a prompt's answers.
+are the same. The tokens of k samples are k times what one took on average, all branches of a search included.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Group
 from rlhf.loops import confidence, measures
 from rlhf.loops.evaluate import Result
 from rlhf.report import calibration, evaluation_chart
@@ -37,18 +36,19 @@ def drawn(result: Result) -> Drawn:
     }
     return Drawn(
         title=result.task,
-        repeated=_repeated(result.groups, seed=seed),
+        repeated=_repeated(result, seed=seed),
         greedy=AtK(k=1, tokens=result.greedy_length, found=result.greedy) if result.greedy is not None else None,
         reliability={name: calibration.reliability(**each) for name, each in given.items()},
         selected={name: calibration.risk_coverage(**each) for name, each in given.items()},
     )
 
 
-def _repeated(groups: Sequence[Group], *, seed: int) -> dict[str, list[AtK]]:
+def _repeated(result: Result, *, seed: int) -> dict[str, list[AtK]]:
+    groups = result.groups
     most = max((len(group.trajectories) for group in groups), default=1)
     ks = sorted({2**i for i in range(most.bit_length())} | {most})
     columns = measures.repeated(groups, ks)
-    lengths = [sum(len(t.tokens) for t in g.trajectories) / len(g.trajectories) for g in groups]
+    each = result.cost.completion_tokens / max(1, sum(len(group.trajectories) for group in groups))
     out: dict[str, list[AtK]] = {}
     for prefix in CURVES:
         for k in ks:
@@ -56,5 +56,5 @@ def _repeated(groups: Sequence[Group], *, seed: int) -> dict[str, list[AtK]]:
             values = [value for value in column if value is not None]
             if values:
                 found = bootstrap_interval(values, seed=derive_seed(seed, prefix, k))
-                out.setdefault(f"{prefix}k", []).append(AtK(k=k, tokens=k * sum(lengths) / len(lengths), found=found))
+                out.setdefault(f"{prefix}k", []).append(AtK(k=k, tokens=k * each, found=found))
     return out

@@ -14,7 +14,9 @@ Called by the evaluation loop. With the confidence p_i in [0, 1] of an answer an
 
 Answers of equal confidence enter together, so that their order changes nothing: average precision is that of
 scikit-learn, and selective accuracy is the expectation over the orders of those at its edge. Each number takes a weight
-per answer, which is what the bootstrap over prompts draws, in any number of resamples at once.
+per answer, which is what the bootstrap over prompts draws, in any number of resamples at once. Average precision has
+basic bounds on the scale of log-odds, since its percentiles miss on one side; logit intervals are what Boyd, Eng and
+Page 2013 recommend for it ("Area under the precision-recall curve: point estimates and confidence intervals").
 
 The calibration error is biased upwards, the more the fewer answers a bin has, and its resamples are biased once more,
 by b. So its interval reaches from 2 b below the resamples' lower half width to the larger of the percentile and the
@@ -31,13 +33,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.special import expit, logit
 
 from rlhf.report.stats import Floats, Interval, basic_bounds, bounds, draws
 
 Estimator = Callable[[Floats, Floats, Floats], Floats]
 """Of (confidences [A], right or not [A], weights […, A]), to numbers […]; nan where there is none."""
 
-BINS = 10
+BINS, EDGE = 10, 1e-9
 COVERAGES = (0.5, 0.8)
 """Shares of the answers for which selective accuracy is measured."""
 
@@ -145,7 +148,10 @@ def estimate(
         low, high = _error_bounds(_gaps(p, y, np.ones_like(p)), gaps, prompts=len(names), level=level)
     else:
         resampled = np.concatenate([estimator(p, y, counts[:, owner]) for counts in drawn])
-        low, high = bounds(resampled, prompts=len(names), level=level)
+        if estimator is average_precision:
+            low, high = _logit_bounds(float(value), resampled, prompts=len(names), level=level)
+        else:
+            low, high = bounds(resampled, prompts=len(names), level=level)
     return Interval(mean=float(value), low=float(low), high=float(high), n=len(names))
 
 
@@ -181,6 +187,13 @@ def risk_coverage(
 def _gaps(confidence: Floats, right: Floats, weight: Floats) -> Floats:
     """[…, BINS] what each bin adds to accuracy less confidence; nan without answers."""
     return _over((weight * (right - confidence)) @ _members(confidence), weight.sum(axis=-1)[..., None])
+
+
+def _logit_bounds(value: float, resampled_R: Floats, *, prompts: int, level: float) -> tuple[float, float]:
+    """Basic bounds on the scale of log-odds."""
+    whole, odds_R = logit(np.clip(value, EDGE, 1 - EDGE)), logit(np.clip(resampled_R, EDGE, 1 - EDGE))
+    low, high = basic_bounds(np.array(whole), odds_R, prompts=prompts, level=level)
+    return min(value, float(expit(low))), max(value, float(expit(high)))
 
 
 def _error_bounds(own_B: Floats, resampled_RB: Floats, *, prompts: int, level: float) -> tuple[float, float]:

@@ -4,7 +4,8 @@ Runs of the first arm are held against runs of the same seed of every other arm.
 measure, with an interval of the difference, the permutation test, and McNemar's where outcomes are right or wrong
 (`rlhf.report.paired`); p-values are corrected by Holm's method for all tests of two runs. At equal budgets
 (`rlhf.report.budget`): sampled accuracy after as many tokens of training, and maj@k, or else pass@k, for as many tokens
-of answers. Seeds enter one by one; whether a method is better whatever the seed is what the differences over seeds say.
+of answers, those of a search included. Seeds enter one by one; whether a method is better whatever the seed is what the
+differences over seeds say.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rlhf.sweeps.compare import Entry
 
 ABOUT = ("step", "stage", "tokens", "task", "prompt_id", "content")
 """What a row of evaluations.jsonl says besides measures."""
-LENGTH, ACCURACY = "response_length", "sampled_accuracy"
+ACCURACY, SPENT, LENGTH = "sampled_accuracy", "tokens_spent", "response_length"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +167,7 @@ def _answers(rows: Rows, task: str) -> tuple[str, list[Spent]]:
     """maj@k, or pass@k where no answers were read, by the tokens that k answers take on average."""
     keys = dict.fromkeys(key for row in rows if row["task"] == task for key in row)
     kind = "maj@" if any(key.startswith("maj@") for key in keys) else "pass@"
-    lengths = _column(rows, task, LENGTH)
+    lengths = _column(rows, task, SPENT) or _column(rows, task, LENGTH)
     mean = sum(lengths.values()) / max(1, len(lengths))
     columns = {int(key[len(kind) :]): _column(rows, task, key) for key in keys if key.startswith(kind)}
     columns |= {1: _column(rows, task, ACCURACY)}
