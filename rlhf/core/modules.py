@@ -82,13 +82,29 @@ class RewardModule(Protocol):
     def score(self, group: Group, cfg: Any, tools: Tools) -> list[RewardOut]: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What the program in an answer did."""
+
+    steps: tuple[tuple[str, str], ...]
+    """Lines of it in the order in which they ran, each with what it gave names: `("c = a + b", "c = 7")`; lines that
+    gave none are left out."""
+    printed: str
+    failure: str = ""
+    """Why it did not end well: `no_block`, `timeout`, `ZeroDivisionError`, …; empty if it did."""
+
+
 class Continuer(Protocol):
     """What a builder may ask its stage for: samples from the middle of answers, answers to other questions, how likely
-    and how right given answers are, and what other datasets hold."""
+    and how right given answers are, what programs in them do, and what other datasets hold."""
 
     def go_on(self, starts: Sequence[Start], *, count: int) -> Awaitable[list[Group]]:
         """Per start a group of `count` answers that begin alike, with the verdicts of the first reward; a start behind
         the end of its answer goes on from there."""
+        ...
+
+    def begun(self, prompt: Prompt, text: str, *, name: str) -> Start:
+        """The end of an answer that begins with a given text, to go on from."""
         ...
 
     def ask(self, prompts: Sequence[Prompt], *, begin: str) -> Awaitable[list[str]]:
@@ -102,6 +118,10 @@ class Continuer(Protocol):
 
     def graded(self, answers: Sequence[tuple[Prompt, str]]) -> Awaitable[list[RewardOut]]:
         """The verdict of the first reward on each answer, which may come from anywhere."""
+        ...
+
+    def execute(self, answers: Sequence[str], *, seconds: float) -> Awaitable[list[Execution]]:
+        """Runs the Python program in each answer, in a sandbox."""
         ...
 
     def rows(self, source: str, *, where: str) -> Mapping[str, Sequence[Mapping[str, Any]]]:

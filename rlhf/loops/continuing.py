@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rlhf.core.modules import Execution
 from rlhf.core.run_folder import read_lines
 from rlhf.core.seeding import content_key, derive_seed
 from rlhf.core.training import Sample
@@ -21,6 +22,7 @@ from rlhf.data import sources, turns
 from rlhf.data.ends import token_ends
 from rlhf.data.packing import pack
 from rlhf.data.render import eos_id, render_prompt, render_solution
+from rlhf.loops import executing
 from rlhf.loops.stage import Stage
 
 Row = Mapping[str, Any]
@@ -62,6 +64,10 @@ class StageContinuer:
         ]
         with stage.phase("reward"):
             return await stage.grader.verdicts(groups)
+
+    def begun(self, prompt: Prompt, text: str, *, name: str) -> Start:
+        """See `Continuer.begun`."""
+        return Start(name=name, prompt=prompt, trajectory=self._given(prompt, text), characters=len(text))
 
     async def ask(self, prompts: Sequence[Prompt], *, begin: str) -> list[str]:
         """See `Continuer.ask`."""
@@ -117,6 +123,11 @@ class StageContinuer:
             policy_version=self.stage.progress.version,
             seed=0,
         )
+
+    async def execute(self, answers: Sequence[str], *, seconds: float) -> list[Execution]:
+        """See `Continuer.execute`."""
+        with self.stage.phase("execute"):
+            return await executing.execute(answers, seconds=seconds)
 
     def rows(self, source: str, *, where: str) -> Mapping[str, Sequence[Row]]:
         """See `Continuer.rows`."""

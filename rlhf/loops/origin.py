@@ -1,11 +1,12 @@
 """Where the rows of a generated dataset come from: what stands in their column `origin`, whatever builder made them.
 
-    {"build": "samples", "stage": "sample", "step": 3, "run_seed": 0, "model": "9f…", "config": "51…"}
+    {"build": "samples", "stage": "draw", "step": 3, "run_seed": 0, "policy_version": 9, "model": "9f…", "config": "5…"}
 
-`model` and `config` are the first 16 digits of SHA-256 hashes: of the weights that the stage samples with (of the
-hashes of their files, in the order of their names), and of the run's `config.yaml`. With the name of a sample, which
-builders put into their rows, the run's seed and step, a sample can be made again on its own. All of it follows from
-what the stage began with, so that a resumed run writes the same rows.
+`policy_version` counts the optimizer steps of the run behind the weights that the stage samples with. `model` and
+`config` are the first 16 digits of SHA-256 hashes: of these weights (of the hashes of their files, in the order of
+their names), and of the run's `config.yaml`. With the name of a sample, which builders put into their rows, the run's
+seed and step, a sample can be made again on its own. All of it follows from what the stage began with, so that a
+resumed run writes the same rows.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Origin:
     build: str
     stage: str
     run_seed: int
+    policy_version: int
     model: str
     config: str
 
@@ -38,6 +40,7 @@ class Origin:
             "stage": self.stage,
             "step": step,
             "run_seed": self.run_seed,
+            "policy_version": self.policy_version,
             "model": self.model,
             "config": self.config,
         }
@@ -54,6 +57,7 @@ def of(stage: Stage, *, build: str) -> Origin:
         build=build,
         stage=stage.name,
         run_seed=stage.seed,
+        policy_version=stage.progress.version,
         model=weights(stage.began),
         config=hashlib.sha256(config).hexdigest()[:DIGITS],
     )

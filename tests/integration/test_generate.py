@@ -122,6 +122,7 @@ def test_quotas_are_met_exactly_and_a_killed_stage_goes_on_without_duplicates(sh
         "stage": "gen",
         "step": 8,
         "run_seed": 3,
+        "policy_version": 5,
         "model": model,
     }
     assert hashed[0] == {hashlib.sha256((once / "config.yaml").read_bytes()).hexdigest()[:16]}

@@ -20,7 +20,7 @@ from rlhf.loops.dataset import Dataset
 from rlhf.loops.origin import Origin
 
 NOBODY: Any = None
-ORIGIN = Origin(build="r_tuning_unsupervised", stage="gen", run_seed=0, model="m", config="c")
+ORIGIN = Origin(build="r_tuning_unsupervised", stage="gen", run_seed=0, policy_version=5, model="m", config="c")
 
 
 def answered(name: str, *answers: str | None) -> Group:
