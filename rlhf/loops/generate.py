@@ -24,6 +24,7 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.modules import BuilderModule, QuotaBuilderModule
 from rlhf.core.sampling import Transforms
+from rlhf.core.seeding import content_key
 from rlhf.core.types import Group, Prompt
 from rlhf.learner import learner
 from rlhf.loops import greedy, origin
@@ -95,7 +96,7 @@ async def run(cfg: Config, stage: Stage) -> None:
     """Write the dataset, from wherever the stage's progress stands."""
     frozen = await stage.spawn_learner(LearnerRequest(None, cfg.learner, Transforms(), 0))
     sync = await stage.start(frozen, restore=False)
-    prompts = of_tasks(stage.task.train(), cfg.tasks)
+    prompts = drawn(cfg, stage.task.train())
     continuer = StageContinuer(stage, micro_batch_tokens=cfg.learner.micro_batch_tokens)
     quotas = _quotas(cfg, prompts, continuer) if cfg.has_quotas else None
     collector = Collector(
@@ -123,6 +124,17 @@ async def run(cfg: Config, stage: Stage) -> None:
         stage.recorder.add({"data/rows": float(len(rows)), "data/samples": float(samples)})
         stage.record_samples(list(map(_recorded, collected.scored)), {})
         await stage.end_step(frozen, sync, total=cfg.steps, synced=True)
+
+
+def drawn(cfg: Config, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """The prompts that a stage draws from; with quotas, those that ask the same stand for one question."""
+    found = of_tasks(prompts, cfg.tasks)
+    if not cfg.has_quotas:
+        return found
+    questions: dict[str, Prompt] = {}
+    for prompt in found:
+        questions.setdefault(content_key(prompt), prompt)
+    return list(questions.values())
 
 
 def sources(cfg: Config) -> list[tuple[str, str, str]]:

@@ -263,10 +263,10 @@ def _check_quotas(stage: StageSettings, shared: Parts) -> None:
     cfg = stage.config
     if not isinstance(cfg, generate.Config) or not cfg.has_quotas:
         return
-    prompts = len(of_tasks(shared.task.train(), cfg.tasks))
+    prompts = len(generate.drawn(cfg, shared.task.train()))
     if (cfg.steps - 1) * cfg.prompts_per_step >= prompts:
-        problem = f"{cfg.steps} steps of {cfg.prompts_per_step} prompts each, of which there are only {prompts}"
-        fix = f"use {-(-prompts // cfg.prompts_per_step)}, as the quota of a prompt is met once"
+        problem = f"{cfg.steps} steps of {cfg.prompts_per_step} prompts each, and only {prompts} different ones"
+        fix = f"use {-(-prompts // cfg.prompts_per_step)}, as the quota of a question is met once"
         raise ConfigError(f"{stage.name}.steps", problem, fix=fix)
 
 

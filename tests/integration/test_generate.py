@@ -108,7 +108,9 @@ def test_quotas_are_met_exactly_and_a_killed_stage_goes_on_without_duplicates(sh
         measured[row["prompt_id"]] = 1 - sum(r["correct"] for r in same) / sum(r["samples"] for r in same)
     assert len(measured) == 10 and len(set(measured.values())) > 1
     sampled = [row for row in rows(once / "samples.jsonl") if row["stage"] == "gen"]
-    for prompt, hard in measured.items():
+    questions = {row["prompt_id"]: (row["prompt"], row["gold"]) for row in sampled}
+    assert len(questions) == len(set(questions.values())) == len({row["content"] for row in probed})
+    for prompt, hard in ((name, measured[name]) for name in questions):
         mine = [row for row in sampled if row["prompt_id"] == prompt]
         right = dict.fromkeys(row["text"] for row in mine if row["verdict"] == "correct")
         quota = max(1, math.ceil(round(6 * hard / max(measured.values()), 9)))
@@ -132,7 +134,7 @@ def test_more_steps_than_prompts_and_a_wrong_source_are_refused(shell: Shell, tm
     content = hard_questions("wrong")
     content["gen"]["steps"] = 4
     config = write_config(tmp_path, content)
-    shell.run("plan", config, cwd=tmp_path).refused("gen.steps", "there are only 10", "use 3")
+    shell.run("plan", config, cwd=tmp_path).refused("gen.steps", "different ones", "use 3")
     refused = shell.run("plan", config, "gen.build.difficulty=sft", "gen.steps=3", cwd=tmp_path)
     refused.refused("gen.build.difficulty", "build: boundary")
     shell.run("plan", config, "stages=[gen]", cwd=tmp_path).refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,3 +39,10 @@ def test_a_stage_with_quotas_has_no_other_limit() -> None:
     cfg = config.build(generate.Config, {"build": {"name": "dart_uniform", "rows": 2}}, "gen")
     assert cfg.has_quotas and "in rounds of 256" in generate.batch_arithmetic(cfg)["rollout"]
     assert not generate.Config().has_quotas
+
+
+def test_prompts_that_ask_the_same_are_one_question() -> None:
+    asked = [replace(group(1.0).prompt, id=name, gold=gold) for name, gold in (("a", "2"), ("b", "2"), ("c", "3"))]
+    cfg = config.build(generate.Config, {"build": "dart_uniform"}, "gen")
+    assert [prompt.id for prompt in generate.drawn(cfg, asked)] == ["a", "c"]
+    assert generate.drawn(generate.Config(), asked) == asked

@@ -38,9 +38,9 @@ def test_rows_have_the_columns_that_the_page_says() -> None:
     table = PAGE.split("columns beside these")[1].split("A sample's id")[0]
     told: dict[str, set[str]] = {}
     for names, columns in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([^;\n]*?)(?:;.*)? \|$", table, flags=re.MULTILINE):
-        own = set(re.findall(r"`(\w+)`", columns))
-        if columns.startswith("the same"):
-            own |= told["pairs" if "pairs" in told else "samples"]
+        like = re.match(r"as `(\w+)`, with ", columns)
+        own = set(re.findall(r"`(\w+)`", columns[like.end() if like else 0 :]))
+        own |= told[like[1]] if like else set()
         told |= dict.fromkeys(re.findall(r"`(\w+)`", names), own)
     assert {*told, "rise", "boundary"} == set(component.names("rlhf.data.build"))
     greedy = replace(group(1.0), prompt=group(1.0).prompt)
