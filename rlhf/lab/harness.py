@@ -242,41 +242,35 @@ def evaluate(
     if unknown := [name for name in tasks if name not in manager.all_tasks]:
         raise ConfigError("--harness", f"the harness has no task {', '.join(unknown)}", fix="see `lm-eval ls tasks`")
 
-    async def run(settings: Settings, shared: setup.Parts, weights: Path) -> dict[str, Any]:
-        context = setup.context_length(weights)
-        async with setup.running(settings, shared) as runtime:
-            engine = await runtime.engine(setup.engine(settings, weights))
-            held = await runtime.learner(_frozen(settings, weights, context))
-            served = Served(engine=engine, learner=held, loop=asyncio.get_running_loop())
-            model = HarnessModel(
-                served,
-                shared.tokenizer,
-                context=context,
-                max_tokens=settings.sampling.max_tokens,
-                token_budget=_budget(context),
-                seed=settings.seed,
-            )
-            found = await asyncio.to_thread(
-                simple_evaluate,
-                model=model,
-                tasks=list(tasks),
-                task_manager=manager,
-                limit=limit,
-                apply_chat_template=chat,
-                bootstrap_iters=1000,
-                log_samples=False,
-            )
-            if model.cut:
-                _LOG.warning("%d contexts did not fit the model's %d positions and were cut", model.cut, context)
-            return cast("dict[str, Any]", found)
-
     with measure.opened(target, overrides) as opened:
-        found = asyncio.run(run(opened.experiment.settings, opened.shared, opened.now.weights))
+        asked = {"tasks": list(tasks), "task_manager": manager, "limit": limit, "apply_chat_template": chat}
+        found = asyncio.run(_run(opened.experiment.settings, opened.shared, opened.now.weights, asked))
     print(utils.make_table(found))
     if out is not None:
         kept = {key: found[key] for key in ("results", "versions", "n-shot", "n-samples") if key in found}
         write_whole(out, json.dumps(kept, indent=1, default=str) + "\n")
     return found
+
+
+async def _run(settings: Settings, shared: setup.Parts, weights: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the harness finds on an engine with these weights, asked in a thread of its own."""
+    context = setup.context_length(weights)
+    async with setup.running(settings, shared) as runtime:
+        engine = await runtime.engine(setup.engine(settings, weights))
+        held = await runtime.learner(_frozen(settings, weights, context))
+        model = HarnessModel(
+            Served(engine=engine, learner=held, loop=asyncio.get_running_loop()),
+            shared.tokenizer,
+            context=context,
+            max_tokens=settings.sampling.max_tokens,
+            token_budget=_budget(context),
+            seed=settings.seed,
+        )
+        evaluated = asyncio.to_thread(simple_evaluate, model=model, bootstrap_iters=1000, log_samples=False, **asked)
+        found = cast("dict[str, Any]", await evaluated)
+        if model.cut:
+            _LOG.warning("%d contexts did not fit the model's %d positions and were cut", model.cut, context)
+        return found
 
 
 def _frozen(settings: Settings, weights: Path, context: int) -> LearnerRole:
