@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the pictures of docs/evaluation.md from a finished run of two stages: bash docs/make_evaluation.sh RUN
-# The run shown there: rlhf train configs/quickstart.yaml task.max_terms=5 rl.steps=50 rl.loss.aggregate=sequence
+# The run shown there trains as: rlhf train configs/quickstart.yaml rl.steps=50 rl.loss.aggregate=sequence
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 run="${1:?give the folder of a finished run}"

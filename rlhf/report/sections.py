@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Sequence
 
 from rlhf.core.types import Verdict
+from rlhf.report import held_out
 from rlhf.report.curves import SERIES, Chart, Key, Line, accuracy_chart, line_chart, stacked_chart
 from rlhf.report.findings import early, recent
 from rlhf.report.parts import Cell, Section, Table, drawn, lines
@@ -34,13 +35,16 @@ HONESTY = (
     "average_precision",
     "calibration_error",
     "brier",
+    "auroc",
+    "accuracy_at_50%",
+    "accuracy_at_80%",
 )
 """Measures of refusals and stated confidence, in the order of their table."""
 
 
 def sections(run: Run) -> list[Section]:
     """Everything drawn, in reading order."""
-    made = (_learning, _lessons, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
+    made = (_learning, _held_out, _lessons, _preferences, _honesty, _rewards, _verdicts, _mismatch, _time)
     every = [section(run) for section in made]
     return [section for section in every if section.charts or section.table]
 
@@ -96,6 +100,10 @@ def _learning(run: Run) -> Section:
     ]
     intro = "By global step. Faint lines are raw values, strong ones their moving average; shading separates stages."
     return Section(id="learning", title="Learning", intro=intro, charts=drawn(charts))
+
+
+def _held_out(run: Run) -> Section:
+    return held_out.section(run, elsewhere=HONESTY)
 
 
 def _lessons(run: Run) -> Section:

@@ -87,7 +87,7 @@ def test_page_loads_nothing_from_elsewhere(finished: Path) -> None:
 
 
 def test_every_part_of_the_page_is_there(finished: Path, drawn: dict[str, Section]) -> None:
-    assert list(drawn) == ["learning", "rewards", "verdicts", "mismatch", "time"]
+    assert list(drawn) == ["learning", "held-out", "rewards", "verdicts", "mismatch", "time"]
     titles = [chart.title for chart in drawn["learning"].charts]
     assert titles[:3] == ["Held-out accuracy", "Training reward", "Cross-entropy"]
     page = Page(finished / "report.html")
