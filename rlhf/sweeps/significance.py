@@ -105,23 +105,29 @@ def show(tested: Significance) -> None:
 
 
 def tables(tested: Significance) -> dict[str, Table]:
-    """The tests as tables, by their titles; without those that are empty."""
-    ends = [(*_names(t), *_means(t.found), *_change(t.found), _p(t.p_corrected), *_split(t.found)) for t in tested.ends]
-    budgets = [
-        (*_names(t), t.of, amount(at.tokens), *_means(at.found), *_change(at.found))
-        for t in tested.budgets
-        for at in t.points
-    ]
-    names, change = ("runs", "measure"), ("difference [95 %]", "prompts", "p, permutation")
-    columns = {
-        "Paired tests at the end": (*names, "first", "second", *change, "p, Holm", "only one right", "p, McNemar"),
-        "At equal token budgets": (*names, "tokens of", "tokens", "first", "second", *change),
-    }
-    rows = {"Paired tests at the end": ends, "At equal token budgets": budgets}
+    """The tests as tables, two per pair of runs, by their titles; without those that are empty."""
+    rows: dict[str, list[tuple[str, ...]]] = {}
+    for t in tested.ends:
+        p = f"{_p(t.found.p_permutation)} ({_p(t.p_corrected)})"
+        row = (f"{t.task}: {t.measure}", *_change(t.found), p, _split(t.found))
+        rows.setdefault(f"{_runs(t)}: at the end", []).append(row)
+    for t in tested.budgets:
+        for at in t.points:
+            row = (
+                f"{t.task}: {t.measure}",
+                f"{amount(at.tokens)} {t.of}",
+                *_change(at.found),
+                _p(at.found.p_permutation),
+            )
+            rows.setdefault(f"{_runs(t)}: at equal token budgets", []).append(row)
+    change = ("means", "difference [95 %]", "prompts")
+    end, budget = ("measure", *change, "p (Holm)", "only one right, McNemar"), ("measure", "tokens of", *change, "p")
     return {
-        title: Table(columns=columns[title], rows=tuple(tuple(Cell(text=text) for text in row) for row in found))
+        title: Table(
+            columns=end if title.endswith("end") else budget,
+            rows=tuple(tuple(Cell(text=text) for text in row) for row in found),
+        )
         for title, found in rows.items()
-        if found
     }
 
 
@@ -174,24 +180,19 @@ def _answers(rows: Rows, task: str) -> tuple[str, list[Spent]]:
     return f"{kind}k", [Spent(tokens=k * mean, values=values) for k, values in sorted(columns.items())]
 
 
-def _names(tested: Tested | AtEqualTokens) -> tuple[str, str]:
-    return f"{tested.second} against {tested.first}, seed {tested.seed}", f"{tested.task}: {tested.measure}"
+def _runs(tested: Tested | AtEqualTokens) -> str:
+    return f"{tested.second} against {tested.first}, seed {tested.seed}"
 
 
 def _change(found: Paired) -> tuple[str, str, str]:
+    """Both means, their difference, and on how many prompts."""
     d = found.difference
-    return f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", str(d.n), _p(found.p_permutation)
+    return f"{found.first:.3f} → {found.second:.3f}", f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", str(d.n)
 
 
-def _split(found: Paired) -> tuple[str, str]:
-    """Prompts that only one of the runs gets right, and McNemar's p."""
-    if found.p_mcnemar is None:
-        return "", ""
-    return f"{found.only_first} : {found.only_second}", _p(found.p_mcnemar)
-
-
-def _means(found: Paired) -> tuple[str, str]:
-    return f"{found.first:.3f}", f"{found.second:.3f}"
+def _split(found: Paired) -> str:
+    """Prompts that only one of the runs gets right, and McNemar's p; empty where outcomes are not right or wrong."""
+    return "" if found.p_mcnemar is None else f"{found.only_first} : {found.only_second}, {_p(found.p_mcnemar)}"
 
 
 def _p(value: float) -> str:

@@ -74,10 +74,19 @@ def test_budgets_are_those_that_both_have_spent(tmp_path: Path) -> None:
 def test_tables_and_their_file(tmp_path: Path) -> None:
     tested = found(tmp_path)
     tables = significance.tables(tested)
-    assert list(tables) == ["Paired tests at the end", "At equal token budgets"]
-    texts = [cell.text for cell in tables["Paired tests at the end"].rows[0]]
-    assert texts[:4] == ["quick against slow, seed 0", "sums: greedy_accuracy", "0.000", "1.000"]
-    assert texts[-2:] == ["0 : 8", "0.0078"]
+    assert list(tables) == [
+        "quick against slow, seed 0: at the end",
+        "quick against slow, seed 0: at equal token budgets",
+    ]
+    end, budget = tables.values()
+    texts = [cell.text for cell in end.rows[0]]
+    assert texts[:2] == ["sums: greedy_accuracy", "0.000 → 1.000"] and texts[3:] == [
+        "8",
+        "0.0078 (0.0312)",
+        "0 : 8, 0.0078",
+    ]
+    assert [cell.text for cell in budget.rows[-1]][:3] == ["sums: maj@k", "10 answers", "0.250 → 0.500"]
+    assert all(len(row) == len(table.columns) for table in (end, budget) for row in table.rows)
     significance.write(tested, tmp_path / "found.tests.json")
     stored = json.loads((tmp_path / "found.tests.json").read_text())
     assert stored["ends"][0]["found"]["only_second"] == 8
