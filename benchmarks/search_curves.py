@@ -98,7 +98,7 @@ def plot(points: Sequence[Point], path: Path) -> None:
         axes.grid(axis="y", lw=0.4)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False, loc="lower right")
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> None:

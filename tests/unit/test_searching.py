@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from search_simulation import (
@@ -157,6 +161,17 @@ def test_one_that_fails_ends_all_with_its_own_error() -> None:
 
     with pytest.raises(LookupError, match="no weights"):
         run(sampler("best_of_n"), ASKED, engine=Broken())
+
+
+def test_the_sampler_of_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    module = ModuleType("shortest")
+    monkeypatch.setitem(sys.modules, "shortest", module)
+    exec(code, vars(module))
+    engine = Engine()
+    searched = run(component.Component("shortest", module, module.Config(n=3)), ASKED, engine=engine)
+    assert engine.requests == 9 and len(searched.groups) == 3
 
 
 @pytest.mark.parametrize(
