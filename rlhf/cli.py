@@ -98,22 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is _train:
             note = "take the stages before the last one from here, or make them here for other runs to take"
             sub.add_argument("--cache", type=Path, metavar="FOLDER", help=note)
-    sub = verb("evaluate", _evaluate, "measure held-out accuracy of a config's model, or of a run's last checkpoint")
-    sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
-    sub.add_argument("overrides", nargs="*", metavar="key=value")
-    sub.add_argument("--out", type=Path, help="write the numbers as JSON")
-    note = "measure the process reward model instead: how well it finds the first wrong step of labelled solutions"
-    other = sub.add_mutually_exclusive_group()
-    other.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
-    note = "also fit a temperature to the confidence of the sampled answers, and say what it mends"
-    other.add_argument("--calibrate", action="store_true", help=note)
-    note = "run a task of lm-evaluation-harness instead, once per task (pip install 'rlhf[lm-eval]')"
-    other.add_argument("--harness", action="append", metavar="TASK", help=note)
-    sub.add_argument("--limit", type=int, metavar="N", help="documents per task of the harness, at most")
-    sub.add_argument("--include", type=Path, metavar="FOLDER", help="task files of your own for the harness")
-    sub.add_argument("--chat", action="store_true", help="render the harness's prompts by the model's chat template")
-    note = "draw accuracy against k and tokens, reliability, accuracy of the most confident answers"
-    sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help=note)
+    _evaluation(verb)
     sub = verb("report", _report, "write report.html of a run, finished or not")
     sub.add_argument("run", type=Path)
     sub = verb("replay", _replay, "generate one recorded sample again and explain its reward, advantage and loss")
@@ -133,6 +118,30 @@ def _parser() -> argparse.ArgumentParser:
     verb("tasks", _tasks, "list the tasks that ship, with their keys")
     verb("components", _components, "list every component that ships, by slot")
     return parser
+
+
+def _evaluation(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
+    """What measures a model."""
+    sub = verb("evaluate", _evaluate, "measure held-out accuracy of a config's model, or of a run's last checkpoint")
+    sub.add_argument("target", type=Path, metavar="CONFIG|RUN")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub.add_argument("--out", type=Path, help="write the numbers as JSON")
+    note = "measure the process reward model instead: how well it finds the first wrong step of labelled solutions"
+    other = sub.add_mutually_exclusive_group()
+    other.add_argument("--process", type=Path, action="append", metavar="FILE", help=f"{note}; once per subset")
+    note = "also fit a temperature to the confidence of the sampled answers, and say what it mends"
+    other.add_argument("--calibrate", action="store_true", help=note)
+    note = "search instead which of a file's instructions makes the policy answer best"
+    other.add_argument("--prompts", type=Path, metavar="FILE", help=note)
+    note = "ask instead on the levels of a file, each with more help, until an answer is right"
+    other.add_argument("--ladder", type=Path, metavar="FILE", help=note)
+    note = "run a task of lm-evaluation-harness instead, once per task (pip install 'rlhf[lm-eval]')"
+    other.add_argument("--harness", action="append", metavar="TASK", help=note)
+    sub.add_argument("--limit", type=int, metavar="N", help="documents per task of the harness, at most")
+    sub.add_argument("--include", type=Path, metavar="FOLDER", help="task files of your own for the harness")
+    sub.add_argument("--chat", action="store_true", help="render the harness's prompts by the model's chat template")
+    note = "draw accuracy against k and tokens, reliability, accuracy of the most confident answers"
+    sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help=note)
 
 
 def _studies(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
@@ -225,8 +234,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import calibrate, measure, picture, processbench
+    from rlhf.loops import calibrate, ladder, measure, picture, processbench, prompt_search
 
+    for file, other in ((arguments.prompts, prompt_search.evaluate), (arguments.ladder, ladder.evaluate)):
+        if file is not None:
+            other(arguments.target, arguments.overrides, file, out=arguments.out)
+            return
     if arguments.process:
         processbench.evaluate(arguments.target, arguments.overrides, arguments.process, out=arguments.out)
         return
