@@ -12,7 +12,7 @@ import pytest
 from batches import group
 
 from rlhf.core.errors import ConfigError
-from rlhf.core.types import Group, RewardOut, Start, Verdict
+from rlhf.core.types import Group, Prompt, RewardOut, Start, Verdict
 from rlhf.data.build import samples, step_labels
 from rlhf.data.build.step_labels import Config
 
@@ -29,6 +29,10 @@ class Luck:
     async def go_on(self, starts: Sequence[Start], *, count: int) -> list[Group]:
         self.asked += [start.name for start in starts]
         return [self._completed(start, count) for start in starts]
+
+    def begun(self, prompt: Prompt, text: str, *, name: str) -> Start:
+        [given] = answers(text, verdicts=[WRONG]).trajectories
+        return Start(name=name, prompt=prompt, trajectory=given, characters=len(text))
 
     def _completed(self, start: Start, count: int) -> Group:
         rng = random.Random(start.name)
@@ -85,6 +89,21 @@ def test_a_hard_label_is_one_where_anything_succeeds() -> None:
     rows = built(found, Config(completions=16), Luck(success))
     assert [row["labels"] for row in rows] == [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
     assert rows[0]["successes"][1:] == [[0, 16], None] and 0 < rows[0]["successes"][0][0] < 16
+
+
+def test_progress_is_bad_where_a_step_costs_much_of_the_chance_even_if_it_can_be_mended() -> None:
+    """The chances: 0.648 at first; 0.84 behind heads, 0.36 behind tails; behind both 0.6, behind tails twice 0."""
+    found = answers("tails\nheads\nheads", "heads\ntails\ntails", "tails\ntails\nheads", verdicts=[RIGHT, WRONG, WRONG])
+    luck = Luck(success)
+    rows = built(found, Config(estimate="progress", completions=2000), luck)
+    # 0.36 / 0.648 < 0.8 <= 0.6 / 0.36 and 1 / 0.6; 0.84 / 0.648 >= 0.8 > 0.6 / 0.84; nothing comes behind two tails.
+    assert [row["labels"] for row in rows] == [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert built(found, Config(completions=2000), Luck(success))[0]["labels"] == [1.0, 1.0, 1.0], (
+        "hard labels: it is mended"
+    )
+    assert sum("question" in name for name in luck.asked) == 1 and len(rows[0]["successes"]) == 3
+    lenient = built(found, Config(estimate="progress", progress=0.5, completions=2000), Luck(success))
+    assert [row["labels"] for row in lenient] == [[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
 
 
 def test_completions_go_on_behind_the_separator() -> None:
@@ -168,6 +187,8 @@ def test_rows_of_samples_are_the_samples() -> None:
         ({"estimate": "mean"}, "estimate"),
         ({"search": "tree"}, "search"),
         ({"search": "binary", "estimate": "soft"}, "search"),
+        ({"search": "binary", "estimate": "progress"}, "search"),
+        ({"estimate": "progress", "progress": 0.0}, "progress"),
         ({"completions": 0}, "completions"),
         ({"separator": ""}, "separator"),
     ],

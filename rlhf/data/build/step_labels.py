@@ -2,10 +2,13 @@
 
 From the end of step j `completions` answers are sampled and graded. With c of n graded ones correct,
 
-    hard    y_j = 1 if c > 0 else 0          Math-Shepherd (Wang et al. 2023, arXiv 2312.08935), its choice
-    soft    y_j = c / n                      the same paper; goes to the chance of success as n grows
+    hard        y_j = 1 if c > 0 else 0                 Math-Shepherd (Wang et al. 2023, arXiv 2312.08935), its choice
+    soft        y_j = c / n =: p_j                      the same paper; goes to the chance of success as n grows
+    progress    y_j = 1 if p_j >= r p_(j-1) else 0      GenPRM (Zhao et al. 2025, arXiv 2504.00891), r = 0.8
 
-The last step's label is the verdict of the solution itself. `search: binary` looks for the first step from which
+With `progress` a step is bad that costs much of the chance of success, also where some completions mend it; the chance
+before the first step is that from the question itself, sampled once for all its solutions, and where it is 0 no step is
+good. The last step's label is the verdict of the solution itself. `search: binary` looks for the first step from which
 nothing succeeds, halving what is left (OmegaPRM, Luo et al. 2024, arXiv 2406.06592): about log2 of the number of steps
 are sampled from instead of all, steps before it are 1 and from it on 0, and all are 1 where the solution is correct; so
 it goes with hard labels. We search each solution once, and grow no tree.
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rlhf.core.errors import ConfigError, did_you_mean
 from rlhf.core.modules import Continuer
@@ -38,7 +42,7 @@ from rlhf.core.types import Group, Json, Prompt, RewardOut, Start, Trajectory, V
 CONTINUES = True
 WHOLE_GROUPS = False
 WRONG_TOO = False
-_ESTIMATES = ("hard", "soft")
+_ESTIMATES = ("hard", "soft", "progress")
 _SEARCHES = ("all", "binary")
 _READ = (Verdict.CORRECT, Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNPARSABLE)
 """Verdicts of a verifier that read the answer."""
@@ -53,7 +57,10 @@ class Config:
     completions: int = 8
     """Answers sampled from the end of each step (Math-Shepherd 8)."""
     estimate: str = "hard"
-    """`hard`: 1 where any completion is correct; `soft`: the share that is."""
+    """`hard`: 1 where any completion is correct; `soft`: the share that is; `progress`: 1 where that share is not much
+    smaller than before the step."""
+    progress: float = 0.8
+    """With `estimate: progress`, the least ratio of the shares after and before a good step (r)."""
     search: str = "all"
     """`all` samples from every step; `binary` searches for the first error, with hard labels."""
     consensus: bool = False
@@ -63,9 +70,11 @@ class Config:
         for name, choices in (("estimate", _ESTIMATES), ("search", _SEARCHES)):
             if (value := vars(self)[name]) not in choices:
                 raise ConfigError(name, f"'{value}' is not one of the choices", fix=did_you_mean(value, choices))
-        if self.search == "binary" and self.estimate == "soft":
+        if self.search == "binary" and self.estimate != "hard":
             problem = "knows no share of the steps that it does not sample from"
             raise ConfigError("search", f"'binary' {problem}", fix="use search: all, or estimate: hard")
+        if not self.progress > 0:
+            raise ConfigError("progress", f"{self.progress} lets every step pass", fix="use 0.8")
         if self.completions < 1:
             raise ConfigError("completions", f"{self.completions} tell nothing", fix="use 8")
         if not self.separator:
@@ -81,7 +90,7 @@ class _Labelled:
     reward: RewardOut
     steps: list[Step]
     successes: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
-    """By step: correct and graded completions."""
+    """By step: correct and graded completions; those from the question itself under -1."""
     good_before: int = 0
     """Binary search: steps before this one are good."""
     bad_from: int = 0
@@ -126,10 +135,25 @@ async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> l
 async def _sample_all(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
     """Sample from every step but the last, whose label is the verdict."""
     await _sample([(s, n) for s in found for n in range(len(s.steps) - 1)], cfg, continuer)
+    if cfg.estimate == "progress":
+        await _sample_questions(found, cfg, continuer)
     for solution in found:
-        failing = [n for n, (correct, _) in sorted(solution.successes.items()) if not correct]
+        if cfg.estimate == "progress":
+            failing = [n for n, label in enumerate(_labels(solution, cfg)) if not label] if solution.told else []
+        else:
+            failing = [n for n, (correct, _) in sorted(solution.successes.items()) if not correct]
         last = len(solution.steps) - (not solution.correct)
         solution.bad_from = failing[0] if failing else last
+
+
+async def _sample_questions(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
+    """Fill in what comes of each question without any step, once for all its solutions."""
+    prompts = {solution.prompt.id: solution for solution in found}
+    starts = [continuer.begun(s.prompt, "", name=f"{s.trajectory.id}~question") for s in prompts.values()]
+    groups = await continuer.go_on(starts, count=cfg.completions)
+    rates = {name: _counted(group) for name, group in zip(prompts, groups, strict=True)}
+    for solution in found:
+        solution.successes[-1] = rates[solution.prompt.id]
 
 
 async def _search(found: Sequence[_Labelled], cfg: Config, continuer: Continuer) -> None:
@@ -160,8 +184,13 @@ async def _sample(asked: Sequence[tuple[_Labelled, int]], cfg: Config, continuer
         for solution, step in asked
     ]
     for (solution, step), group in zip(asked, await continuer.go_on(starts, count=cfg.completions), strict=True):
-        read = [reward.verdict for reward in group.rewards if reward.verdict in _READ]
-        solution.successes[step] = (sum(verdict is Verdict.CORRECT for verdict in read), len(read))
+        solution.successes[step] = _counted(group)
+
+
+def _counted(group: Group) -> tuple[int, int]:
+    """Correct and graded completions."""
+    read = [reward.verdict for reward in group.rewards if reward.verdict in _READ]
+    return sum(verdict is Verdict.CORRECT for verdict in read), len(read)
 
 
 def _labels(solution: _Labelled, cfg: Config) -> list[float]:
@@ -169,10 +198,20 @@ def _labels(solution: _Labelled, cfg: Config) -> list[float]:
     last = len(solution.steps) - 1
     if cfg.search == "binary":
         return [float(n < solution.bad_from) for n in range(last + 1)]
+    if cfg.estimate == "progress":
+        return _progress(solution, cfg.progress)
     labels: list[float] = []
     for n in range(last):
         correct, graded = solution.successes[n]
         labels.append(correct / graded if cfg.estimate == "soft" else float(correct > 0))
+    return [*labels, float(solution.correct)]
+
+
+def _progress(solution: _Labelled, least: float) -> list[float]:
+    """1 for every step that does not lower the chance of success by much."""
+    counts = [solution.successes[n] for n in range(-1, len(solution.steps) - 1)]
+    rates = [correct / graded for correct, graded in counts]
+    labels = [float(before > 0 and after >= least * before) for before, after in pairwise(rates)]
     return [*labels, float(solution.correct)]
 
 
