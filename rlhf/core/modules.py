@@ -254,6 +254,52 @@ class FilterModule(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupKnown:
+    """What training has shown of a group of prompts."""
+
+    seen: int = 0
+    """Steps that answered some of its prompts."""
+    fast: float = 0.0
+    """Running success rate with a short memory."""
+    slow: float = 0.0
+    """The same with a long memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a stage knows of a training prompt when it draws the next ones."""
+
+    prompt: Prompt
+    group: str
+    drawn: int = 0
+    """How often it was drawn."""
+    seen: int = 0
+    """How often answers to it could be graded."""
+    rate: float | None = None
+    """Running success rate of its answers; None where there was none."""
+
+
+class CurriculumModule(Protocol):
+    """A file in `rlhf/data/curricula`: which prompts come next."""
+
+    Config: type[Any]
+
+    def weights(
+        self, known: Sequence[Known], cfg: Any, *, groups: Mapping[str, GroupKnown], done: float
+    ) -> list[float]:
+        """Per prompt how likely it is to be drawn, in any unit, 0 for not at all.
+
+        Args:
+            groups: by the names that `known` gives them.
+            done: share of the stage that is done, in [0, 1].
+
+        Raises:
+            DataError: prompts do not say what it goes by.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
     """What a filter leaves of a group: None drops it. `reason` is counted in the metrics."""
 

@@ -36,7 +36,7 @@ from rlhf.core.run_folder import append_lines, read_lines
 from rlhf.core.seeding import content_key, derive_seed
 from rlhf.core.types import Json, Prompt
 from rlhf.data.build.boundary import rows
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import Prompts
 from rlhf.loops.rollouts import sample_groups
 from rlhf.loops.stage import Stage
 
@@ -113,7 +113,7 @@ class Boundary:
         steps: of the whole stage.
     """
 
-    def __init__(self, cfg: BoundaryConfig, *, stage: Stage, prompts: PromptStream, per_step: int, steps: int) -> None:
+    def __init__(self, cfg: BoundaryConfig, *, stage: Stage, prompts: Prompts, per_step: int, steps: int) -> None:
         self._cfg, self._stage, self._prompts, self._per_step = cfg, stage, prompts, per_step
         self._first = stage.progress.step - stage.progress.stage_step + 1
         self._last = self._first + steps - 1
@@ -174,7 +174,7 @@ def history(cfg: BoundaryConfig, data: Path, *, stage: str) -> History:
         DataError: the source is not there, or holds something else.
     """
     steps: list[int] = []
-    known = [read(_found(cfg.source, data)) if cfg.source else {}]
+    known = [read(found(cfg.source, data, "boundary.source")) if cfg.source else {}]
     for step, lines in itertools.groupby(read_lines(log_of(data, stage)), key=lambda line: int(line["step"])):
         steps.append(step)
         known.append(joined(known[-1], lines))
@@ -221,8 +221,12 @@ def attached(prompt: Prompt, tallies: Mapping[str, Tally]) -> Prompt:
     return replace(prompt, columns={**prompt.columns, SELF_ACCURACY: tally.correct / tally.answered})
 
 
-def _found(source: str, data: Path) -> Path:
+def found(source: str, data: Path, where: str) -> Path:
     """The file behind a `source`.
+
+    Args:
+        data: folder of the run's datasets.
+        where: config key that names it, for messages.
 
     Raises:
         DataError: there is none.
@@ -231,7 +235,7 @@ def _found(source: str, data: Path) -> Path:
     path = generated if generated.exists() else Path(source)
     if not path.is_file():
         fix = "name an earlier generate stage, or a file that one wrote"
-        raise DataError("boundary.source", f"there is no {path}", fix=fix)
+        raise DataError(where, f"there is no {path}", fix=fix)
     return path
 
 

@@ -1,9 +1,10 @@
 """What a run leaves out of its data before it trains on them, and what it says of the rest.
 
-    care: {held_out: true, against: [gsm8k_test.jsonl], overlap: {n: 8, share: 0.5}}
+    care: {held_out: true, against: [gsm8k_test.jsonl], overlap: {n: 8, share: 0.5}, duplicates: {find: exact}}
 
 A training prompt, or a row of a file that a supervised stage reads, is left out when it shares too much with an
-evaluation text (`rlhf.data.care.overlap`): a held-out prompt of the run's own tasks, or a row of `against`. Everything
+evaluation text (`rlhf.data.care.overlap`): a held-out prompt of the run's own tasks, or a row of `against`; or when it
+repeats an earlier one: a prompt by its question, a row by all that it says (`rlhf.data.care.duplicates`). Everything
 follows from config and data, so that a run that goes on, a replay and a plan see the same prompts. `removed/` in the
 run folder has a line for each that was left out; `environment.json`, and with it the report, has hashes of all sources,
 and number and hash of the prompts of every task, as they are trained on and held out.
@@ -12,7 +13,7 @@ and number and hash of the prompts of every task, as they are trained on and hel
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from rlhf.core.protocols import Task
 from rlhf.core.run_folder import write_whole
 from rlhf.core.types import Json, Prompt
 from rlhf.data.care import rows
+from rlhf.data.care.duplicates import NONE, Duplicates, DuplicatesConfig
 from rlhf.data.care.overlap import EvalText, Index, Match, OverlapConfig, screened
 from rlhf.loops.clean import eval_texts
 from rlhf.tasks import generated
@@ -45,10 +47,11 @@ class CareConfig:
     """Columns of these that hold the question; empty: the first of question, problem, prompt, instruction, input,
     messages, text."""
     overlap: OverlapConfig = field(default_factory=OverlapConfig)
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     @property
     def on(self) -> bool:
-        return self.held_out or bool(self.against)
+        return self.held_out or bool(self.against) or self.duplicates.find != NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,10 @@ class Removed:
 
     name: str
     """A prompt's id, or the row of a file."""
-    match: Match
+    match: Match | None = None
+    """What it shares with an evaluation text."""
+    repeats: str = ""
+    """Name of the earlier one that says the same, where that is why."""
 
 
 class Screen:
@@ -75,12 +81,22 @@ class Screen:
         texts = [t for source in cfg.against for t in eval_texts(source, cfg.asked, where="care.against")]
         own = held_out if cfg.held_out else ()
         texts += [EvalText(source=HELD_OUT, name=prompt.id, text=rows.question(prompt)) for prompt in own]
-        self._index = Index(cfg.overlap, texts)
+        self._index, self._duplicates = Index(cfg.overlap, texts), cfg.duplicates
 
-    def removed(self, found: Iterable[tuple[str, Sequence[str]]]) -> list[Removed]:
-        """Those of named texts that must not be trained on."""
-        compared = screened(found, lambda one: one[1], self._index)
-        return [Removed(name=name, match=match) for (name, _), match in compared if match is not None]
+    def removed(self, found: Iterable[tuple[str, Sequence[str]]], *, said: Callable[[int], str]) -> list[Removed]:
+        """Those of named texts that must not be trained on, or repeat one that may.
+
+        Args:
+            said: by what the texts of a place are told apart.
+        """
+        out, left, repeated = list[Removed](), list[str](), Duplicates(self._duplicates)
+        for place, ((name, _), match) in enumerate(screened(found, lambda one: one[1], self._index)):
+            if match is not None:
+                out.append(Removed(name=name, match=match))
+            else:
+                left.append(name)
+                repeated.add(said(place))
+        return out + [Removed(name=left[row], repeats=left[first]) for row, first in repeated.find().items()]
 
     def rows(self, numbered: Sequence[tuple[int, Mapping[str, Any]]], *, where: str) -> list[Removed]:
         """The same of the rows of a file, called by their numbers.
@@ -91,7 +107,8 @@ class Screen:
         Raises:
             DataError: nothing would be left.
         """
-        out = self.removed((str(n), rows.said(row, (), where=f"{where}, row {n}")) for n, row in numbered)
+        texts = [(str(n), rows.said(row, (), where=f"{where}, row {n}")) for n, row in numbered]
+        out = self.removed(texts, said=lambda place: "\n".join(texts[place][1]))
         _check_left(len(numbered) - len(out), where)
         return out
 
@@ -115,7 +132,8 @@ def cared(cfg: CareConfig, task: Task) -> Cared:
     screen = Screen(cfg, held_out)
     if not cfg.on:
         return Cared(task=task, screen=screen, removed=())
-    removed = screen.removed((prompt.id, rows.of_prompt(prompt)) for prompt in train)
+    texts = ((prompt.id, rows.of_prompt(prompt)) for prompt in train)
+    removed = screen.removed(texts, said=lambda place: rows.question(train[place]))
     gone = {one.name for one in removed}
     left = tuple(prompt for prompt in train if prompt.id not in gone)
     _check_left(len(left), "task")
@@ -133,7 +151,7 @@ def write(folder: Path, what: str, removed: Sequence[Removed]) -> None:
     if not removed:
         return
     folder.mkdir(exist_ok=True)
-    lines = [json.dumps({"name": one.name, **_told(one.match)}, ensure_ascii=False) + "\n" for one in removed]
+    lines = [json.dumps({"name": one.name, **_why(one)}, ensure_ascii=False) + "\n" for one in removed]
     write_whole(folder / f"{what}.jsonl", "".join(lines))
 
 
@@ -159,5 +177,7 @@ def _check_left(count: int, where: str) -> None:
         raise DataError(where, problem, fix="check care.against and care.overlap, or give other data")
 
 
-def _told(match: Match) -> dict[str, Json]:
+def _why(one: Removed) -> dict[str, Json]:
+    if (match := one.match) is None:
+        return {"repeats": one.repeats}
     return {"against": match.source, "evaluation": match.name, "share": round(match.share, 4), "words": match.words}

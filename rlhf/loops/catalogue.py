@@ -22,6 +22,7 @@ SLOTS = {
     "filters": "rollout.filters",
     "examples": "rlhf.data.examples",
     "transforms": "rlhf.data.transforms",
+    "curriculum": "rlhf.data.curricula",
     "build": "rlhf.data.build",
     "advantage": "rlhf.advantages",
     "loss": "rlhf.losses",

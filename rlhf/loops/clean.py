@@ -1,14 +1,17 @@
-"""`rlhf clean`: training data without what stands in evaluation sets.
+"""`rlhf clean`: training data without what stands in evaluation sets, and without repetitions.
 
     data: [train.jsonl]                  # what to clean, however large
     against: [gsm8k_test.jsonl]          # what must not be trained on
     out: clean
     overlap: {n: 8, share: 0.5}          # see rlhf.data.care.overlap
+    duplicates: {find: near}             # see rlhf.data.care.duplicates
 
-The evaluation sets are held in memory, the data stream past them. The result is a folder with a JSONL file of the kept
-rows for every source, `removed.jsonl` (a line for every row that was left out: why, and the words that gave it away)
-and `report.json` (settings, counts, and the hashes of all that was read and written). It appears whole or not at all.
-A run can do the same with its own prompts when it starts: `rlhf.loops.care`.
+The evaluation sets are held in memory, the data stream past them; where repetitions are looked for, a sketch of every
+row is kept, and what repeats a row of the same or an earlier source is left out in a second pass. The result is a
+folder with a JSONL file of the kept rows for every source, `removed.jsonl` (a line for every row that was left out and
+why: the words that it shares, or the row that it repeats) and `report.json` (settings, counts, and the hashes of all
+that was read and written). It appears whole or not at all. A run can do the same with its own prompts when it starts:
+`rlhf.loops.care`.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,12 +30,13 @@ from rich.table import Table
 from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.data import sources
-from rlhf.data.care import rows
+from rlhf.data.care import duplicates, rows
+from rlhf.data.care.duplicates import Duplicates, DuplicatesConfig
 from rlhf.data.care.overlap import EvalText, Index, Match, OverlapConfig, screened
 
 REPORT = "report.json"
 REMOVED = "removed.jsonl"
-OVERLAP = "overlap"
+OVERLAP, DUPLICATE = "overlap", "duplicate"
 """Why a row was left out."""
 
 
@@ -52,11 +56,15 @@ class CleanConfig:
     out: str = ""
     """Folder of the result; must not be there yet."""
     overlap: OverlapConfig = field(default_factory=OverlapConfig)
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
 
     def __post_init__(self) -> None:
-        for name in ("data", "against", "out"):
+        for name in ("data", "out"):
             if not vars(self)[name]:
                 raise ConfigError(name, "is required", fix=f"set {name}=…")
+        if not self.against and self.duplicates.find == duplicates.NONE:
+            fix = "name evaluation sets, or set duplicates.find=near"
+            raise ConfigError("against", "is required, or there is nothing to look for", fix=fix)
         twice = [name for name, count in Counter(map(_target, self.data)).items() if count > 1]
         if twice:
             problem = f"two of them would be written to {twice[0]}"
@@ -119,7 +127,9 @@ def clean(cfg: CleanConfig) -> Outcome:
     try:
         hidden.mkdir(parents=True)
         with (hidden / REMOVED).open("w", encoding="utf-8") as removed:
-            cleaned = [_clean(source, cfg, index, hidden, removed, seen) for source in cfg.data]
+            repeated = _Repeated(cfg, removed)
+            cleaned = [_clean(source, cfg, index, hidden, removed, seen, repeated) for source in cfg.data]
+            cleaned = repeated.left_out(cleaned, hidden)
         compared = [
             Compared(source=source, texts=len(found), found=sum((source, text.name) in seen for text in found))
             for source, found in texts.items()
@@ -164,7 +174,13 @@ def show(cfg: CleanConfig) -> None:
 
 
 def _clean(
-    source: str, cfg: CleanConfig, index: Index, folder: Path, removed: IO[str], seen: set[tuple[str, str]]
+    source: str,
+    cfg: CleanConfig,
+    index: Index,
+    folder: Path,
+    removed: IO[str],
+    seen: set[tuple[str, str]],
+    repeated: _Repeated,
 ) -> Cleaned:
     """Write the kept rows of a source, and note the others."""
     total, why = 0, Counter[str]()
@@ -178,11 +194,55 @@ def _clean(
             total = number
             if match is None:
                 kept.write(_line(row, f"{source}, row {number}"))
+                repeated.add(source, number, "\n".join(texts((number, row))))
                 continue
             why[OVERLAP] += 1
             seen.add((match.source, match.name))
             removed.write(_line(_record(source, number, match), REMOVED))
     return Cleaned(source=source, rows=total, kept=total - why.total(), removed=why)
+
+
+class _Repeated:
+    """Kept rows that repeat others.
+
+    Args:
+        cfg: whether, and how, they are looked for.
+        removed: file that says what was left out.
+    """
+
+    def __init__(self, cfg: CleanConfig, removed: IO[str]) -> None:
+        self._duplicates, self._on = Duplicates(cfg.duplicates), cfg.duplicates.find != duplicates.NONE
+        self._removed = removed
+        self._rows: list[tuple[str, int]] = []
+
+    def add(self, source: str, number: int, text: str) -> None:
+        """The next kept row."""
+        if self._on:
+            self._duplicates.add(text)
+            self._rows.append((source, number))
+
+    def left_out(self, cleaned: Sequence[Cleaned], folder: Path) -> list[Cleaned]:
+        """Write the files of kept rows anew, without repetitions; the counts then."""
+        found, out = self._duplicates.find(), list[Cleaned]()
+        for row, first in found.items():
+            (source, number), (other, earlier) = self._rows[row], self._rows[first]
+            of = {"of": other, "of_row": earlier}
+            self._removed.write(_line({"source": source, "row": number, "why": DUPLICATE, **of}, REMOVED))
+        begin = 0
+        for one in cleaned:
+            gone = {row - begin for row in found if begin <= row < begin + one.kept}
+            begin += one.kept
+            out.append(_without(one, gone, folder) if gone else one)
+        return out
+
+
+def _without(one: Cleaned, gone: Collection[int], folder: Path) -> Cleaned:
+    """A source without some of its kept lines, which are counted from 0."""
+    path, shorter = folder / _target(one.source), folder / ".shorter"
+    with path.open("rb") as lines, shorter.open("wb") as kept:
+        kept.writelines(line for number, line in enumerate(lines) if number not in gone)
+    shorter.rename(path)
+    return replace(one, kept=one.kept - len(gone), removed={**one.removed, DUPLICATE: len(gone)})
 
 
 def _record(source: str, number: int, match: Match) -> Mapping[str, Any]:

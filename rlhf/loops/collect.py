@@ -26,7 +26,7 @@ from rlhf.core.search import Cost
 from rlhf.core.types import Group, Prompt, StopReason, Verdict
 from rlhf.loops import greedy, verify
 from rlhf.loops.boundary import Boundary, Probe
-from rlhf.loops.prompts import PromptStream
+from rlhf.loops.prompts import Prompts
 from rlhf.loops.quotas import Quotas
 from rlhf.loops.rollouts import sample_indices
 from rlhf.loops.searching import search_groups
@@ -59,7 +59,7 @@ class Collector:
     """Draws, samples, scores and filters for a stage."""
 
     stage: Stage
-    prompts: PromptStream
+    prompts: Prompts
     filters: Mapping[str, Component]
     prompts_per_step: int
     samples_per_prompt: int
@@ -91,6 +91,7 @@ class Collector:
         stage.progress.tokens += batch.tokens
         stage.recorder.count_tokens(batch.tokens)
         stage.recorder.add(batch.metrics)
+        stage.recorder.add(self.prompts.settle(batch.scored))
         if not batches.ahead:
             stage.recorder.spend(batch.seconds)
             return batch

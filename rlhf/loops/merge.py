@@ -29,12 +29,13 @@ from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.training import TensorMeta
 from rlhf.learner import streams
+from rlhf.loops.stage import CURRICULUM
 from rlhf.models import load, task_vectors
 from rlhf.models.stored import StoredWeights
 
 PROVENANCE = "merge.json"
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.gguf")
-_OWN = ("manifest.json", "state.json", PROVENANCE)
+_OWN = ("manifest.json", "state.json", CURRICULUM, PROVENANCE)
 """What a checkpoint, or a merge, says of itself and not of its model."""
 _MEANS = ("model_type", "architectures", "tie_word_embeddings", "rope_parameters")
 """Keys of a config that decide what weights of the same shapes mean."""

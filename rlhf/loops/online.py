@@ -21,12 +21,13 @@ from rlhf.core.config import slot, slots
 from rlhf.core.errors import ConfigError
 from rlhf.core.training import Head, Stream
 from rlhf.learner import learner
-from rlhf.loops import critic, greedy, reference, teacher, updates, verify
+from rlhf.loops import critic, curriculum, greedy, reference, teacher, updates, verify
 from rlhf.loops.boundary import Boundary, BoundaryConfig
 from rlhf.loops.collect import Collector
 from rlhf.loops.critic import CriticConfig
+from rlhf.loops.curriculum import CurriculumConfig
 from rlhf.loops.kl_in_reward import KlInReward
-from rlhf.loops.prompts import PromptStream, of_tasks
+from rlhf.loops.prompts import Prompts, of_tasks
 from rlhf.loops.reference import ReferenceConfig
 from rlhf.loops.stage import LearnerRequest, Stage
 from rlhf.loops.teacher import TeacherConfig
@@ -63,6 +64,7 @@ class Config:
     further ones may be in collection. 0 alternates; above 0 the loss must look at the sampler's log-probs
     (`loss.correction`).
     """
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     boundary: BoundaryConfig = field(default_factory=BoundaryConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     kl_in_reward: KlInReward = field(default_factory=KlInReward)
@@ -93,6 +95,10 @@ class Config:
             problem = f"the loss would take samples of weights up to {self.max_staleness} steps old for its own"
             fix = "leave loss.correction at its default, so that it weighs them, or set max_staleness to 0"
             raise ConfigError("max_staleness", problem, fix=fix)
+        if self.boundary.samples and self.curriculum.on:
+            problem = "would ask about the questions of coming steps, and the curriculum decides these step by step"
+            fix = "set boundary.source instead of boundary.samples, or leave the curriculum out"
+            raise ConfigError("boundary.samples", problem, fix=fix)
         if self.reference.every and not self.needs_reference:
             fix = "set loss.kl_coef or kl_in_reward.coef, or leave it at 0"
             raise ConfigError("reference.every", "moves a reference that nothing looks at", fix=fix)
@@ -135,7 +141,8 @@ async def run(cfg: Config, stage: Stage) -> None:
     if cfg.needs_critic:
         await critic.start(cfg.critic, stage, total_updates=cfg.steps * cfg.epochs * cfg.minibatches)
     sync = await stage.start(learner)
-    prompts = PromptStream(of_tasks(stage.task.train(), cfg.tasks), seed=stage.seed, name=stage.name)
+    drawn_from = of_tasks(stage.task.train(), cfg.tasks)
+    prompts = curriculum.start(cfg.curriculum, stage, drawn_from, total=cfg.steps * cfg.prompts_per_step)
     collector = Collector(
         stage=stage,
         prompts=prompts,
@@ -166,7 +173,7 @@ async def run(cfg: Config, stage: Stage) -> None:
             await stage.end_step(learner, sync, total=cfg.steps, synced=True)
 
 
-def _boundary(cfg: Config, stage: Stage, prompts: PromptStream) -> Boundary | None:
+def _boundary(cfg: Config, stage: Stage, prompts: Prompts) -> Boundary | None:
     if not cfg.boundary.on:
         return None
     return Boundary(cfg.boundary, stage=stage, prompts=prompts, per_step=cfg.prompts_per_step, steps=cfg.steps)

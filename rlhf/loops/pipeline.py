@@ -20,6 +20,7 @@ from rlhf.core.errors import LostError, RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines, write_whole
 from rlhf.learner import checkpoint
 from rlhf.loops import care, learners, placed, setup, summary, warm
+from rlhf.loops.budget import Giver
 from rlhf.loops.interrupt import Interrupt
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.settings import Experiment, StageSettings
@@ -142,6 +143,8 @@ async def _run(
     if experiment.stop_before is not None:
         return
     result = summary.write(folder, now.progress)
+    if result.stopped:
+        print(f"given up at step {result.steps}: {result.stopped}")
     primary = Change(before=result.base_accuracy, after=result.final_accuracy)
     tasks = [evaluator.task for evaluator in setup.evaluators(experiment.settings, shared)]
     print_result({tasks[0]: primary} | other_tasks(result.stages), report=summary.report(folder))
@@ -213,7 +216,8 @@ async def run_stages(
     progress, weights = now.progress, now.weights
     made = None
     for index, stage in enumerate(experiment.stages):
-        if index < progress.stage or (index == progress.stage and progress.stage_step >= stage.config.steps):
+        ended = progress.stopped or progress.stage_step >= stage.config.steps
+        if index < progress.stage or (index == progress.stage and ended):
             continue
         if index > progress.stage or not progress.step:
             progress.enter(index)
@@ -276,12 +280,21 @@ async def run_stage(
         stop_before=stop_before,
         interrupt=interrupt or Interrupt(),
         screen=shared.cared.screen,
+        giver=_giver(experiment, stage, shared, folder) if stop_before is None else None,
     )
     if not progress.step and experiment.evaluates_start and stop_before is None:
         await made.evaluate(keep=True)
         recorder.step(0, stage.name)
     await stage.module.run(stage.config, made)
     return made
+
+
+def _giver(experiment: Experiment, stage: StageSettings, shared: setup.Parts, folder: RunFolder) -> Giver | None:
+    """Who says when to give up: nobody before the last stage."""
+    if not experiment.settings.budget.on or stage is not experiment.stages[-1]:
+        return None
+    first = setup.evaluators(experiment.settings, shared)[0].task
+    return Giver(cfg=experiment.settings.budget, folder=folder, stage=stage.name, task=first)
 
 
 def _write_start(folder: RunFolder, experiment: Experiment, now: Mapping[str, Any]) -> None:

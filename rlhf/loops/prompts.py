@@ -8,13 +8,14 @@ have drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
+from rlhf.core.metrics import Metric
 from rlhf.core.modules import Example
 from rlhf.core.seeding import derive_seed
-from rlhf.core.types import Prompt
+from rlhf.core.types import Group, Prompt
 
 
 def of_tasks(prompts: Sequence[Prompt], tasks: Collection[str]) -> Sequence[Prompt]:
@@ -22,8 +23,20 @@ def of_tasks(prompts: Sequence[Prompt], tasks: Collection[str]) -> Sequence[Prom
     return [prompt for prompt in prompts if prompt.task in tasks] if tasks else prompts
 
 
+class Prompts(Protocol):
+    """Prompts of a stage in drawing order."""
+
+    def take(self, cursor: int, count: int) -> list[Prompt]:
+        """`count` prompts from position `cursor` on, with ids that no other prompt of the stage has."""
+        ...
+
+    def settle(self, groups: Sequence[Group]) -> Mapping[str, Metric]:
+        """Learn what came of prompts, whose step is about to be trained on; what to record of it."""
+        ...
+
+
 class PromptStream:
-    """Prompts of a stage in drawing order.
+    """Implements `Prompts`: every prompt once an epoch.
 
     Args:
         prompts: at least one.
@@ -39,6 +52,10 @@ class PromptStream:
         """`count` prompts from position `cursor` on. From the second epoch on ids carry the epoch: `sums-17~1`."""
         places = [self._order.at(position) for position in range(cursor, cursor + count)]
         return [_in_epoch(self._prompts[place], epoch) for place, epoch in places]
+
+    def settle(self, groups: Sequence[Group]) -> Mapping[str, Metric]:
+        """Nothing: position alone decides."""
+        return {}
 
 
 class ExampleStream:

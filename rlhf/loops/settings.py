@@ -24,6 +24,7 @@ from rlhf.core.sampling import Sampling
 from rlhf.core.search import ScoredConfig
 from rlhf.data.build import boundary, step_labels
 from rlhf.loops import evaluate, generate, offline, online
+from rlhf.loops.budget import BudgetConfig
 from rlhf.loops.care import CareConfig
 from rlhf.loops.stage import REWARD_MODEL, CheckpointConfig
 from rlhf.models import load
@@ -78,6 +79,7 @@ class Settings:
     """How rollouts are sampled; evaluation shares its token budget and stop strings."""
     evaluation: evaluate.Config = field(default_factory=evaluate.Config)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     stages: list[str]
     """Blocks to run, in order; each starts from the weights of the one before."""
 
@@ -172,10 +174,8 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
     """A stage that learns from another one's samples, or goes by what it found, comes after it."""
     for place, stage in enumerate(stages):
         _check_weights(stage, stages[:place], stages[place:])
-        if isinstance(stage.config, online.Config) and stage.config.boundary.source:
+        if isinstance(stage.config, online.Config):
             _check_boundary(stage, stages[:place])
-        if isinstance(stage.config, generate.Config):
-            _check_sources(stage, stages[:place])
         if not isinstance(stage.config, offline.Config):
             continue
         source = next((i for i, other in enumerate(stages) if other.name == stage.config.data), None)
@@ -202,14 +202,19 @@ def _check_weights(stage: StageSettings, before: Sequence[StageSettings], rest: 
 
 def _check_boundary(stage: StageSettings, before: Sequence[StageSettings]) -> None:
     """What a policy knows was measured by a stage before this one, or stands in a file."""
-    source, where = stage.config.boundary.source, f"{stage.name}.boundary.source"
-    found = next((other for other in before if other.name == source), None)
-    if found is None and not Path(source).is_file():
-        problem = f"'{source}' is neither a stage that comes before '{stage.name}' nor a file"
-        raise ConfigError(where, problem, fix="name one, or leave it empty and set boundary.samples")
-    if found is not None and not (isinstance(found.config, generate.Config) and found.config.build.module is boundary):
-        problem = f"'{source}' does not say how often questions were answered"
-        raise ConfigError(where, problem, fix="give it loop: generate, build: boundary and select: all")
+    for key, fix in (("boundary.source", "set boundary.samples"), ("curriculum.profile", "measure it in a stage")):
+        block, _, name = key.partition(".")
+        if not (source := vars(vars(stage.config)[block])[name]):
+            continue
+        where = f"{stage.name}.{key}"
+        found = next((other for other in before if other.name == source), None)
+        if found is None and not Path(source).is_file():
+            problem = f"'{source}' is neither a stage that comes before '{stage.name}' nor a file"
+            raise ConfigError(where, problem, fix=f"name one, or leave it empty and {fix}")
+        counts = found is None or (isinstance(found.config, generate.Config) and found.config.build.module is boundary)
+        if not counts:
+            problem = f"'{source}' does not say how often questions were answered"
+            raise ConfigError(where, problem, fix="give it loop: generate, build: boundary and select: all")
 
 
 def _check_sources(stage: StageSettings, before: Sequence[StageSettings]) -> None:
@@ -366,7 +371,7 @@ def _with_task_rewards(settings: Settings) -> Settings:
 
 
 def plain(settings: Settings) -> Settings:
-    """The same settings with the default engine and the rewards that the task has by itself."""
+    """The same settings with the default engine and the rewards that the task has by itself, never given up."""
     tree = config.to_tree(settings)
-    kept = {key: value for key, value in tree.items() if key not in ("engine", "rewards", "rubric")}
+    kept = {key: value for key, value in tree.items() if key not in ("engine", "rewards", "rubric", "budget")}
     return _with_task_rewards(config.build(Settings, kept))

@@ -24,7 +24,7 @@ from rlhf.core.protocols import Task
 from rlhf.core.types import Prompt
 from rlhf.data import judging, sources
 from rlhf.data.render import check_tokenizer, render_prompt
-from rlhf.loops import generate, offline, online, teacher
+from rlhf.loops import curriculum, generate, offline, online, teacher
 from rlhf.loops.care import Cared, cared
 from rlhf.loops.evaluate import Evaluator, by_task
 from rlhf.loops.prompts import of_tasks
@@ -109,6 +109,8 @@ def check(experiment: Experiment, shared: Parts) -> None:
     """
     for stage in experiment.stages:
         _check_tasks(stage, shared)
+        if isinstance(stage.config, online.Config):
+            curriculum.check(stage.config.curriculum, of_tasks(shared.task.train(), stage.config.tasks))
     check_rewards(experiment.settings, shared)
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)

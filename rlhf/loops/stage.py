@@ -6,6 +6,7 @@ A loop owns its order of events; everything with a cadence of its own (evaluatio
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from rlhf.core.run_folder import RunFolder
 from rlhf.core.sampling import Sampling, Transforms
 from rlhf.core.types import Group, Json, RewardOut, Trajectory
 from rlhf.learner import checkpoint, learner
+from rlhf.loops.budget import Giver
 from rlhf.loops.care import CareConfig, Screen
 from rlhf.loops.evaluate import Evaluator, Result, measure
 from rlhf.loops.interrupt import Interrupt
@@ -28,6 +30,8 @@ from rlhf.loops.recorder import Recorder
 
 CRITIC = "critic"
 """Folder of a checkpoint that holds a critic."""
+CURRICULUM = "curriculum.json"
+"""File of a checkpoint that holds what a curriculum knows."""
 JUDGES = "judges_sample"
 """Column of a prompt, and key of a record: the id of the sample that is to be judged."""
 PRM = "prm"
@@ -76,6 +80,8 @@ class Progress:
     """Evaluations at the ends of stages, oldest first: of the primary task, and of any others under `others`."""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     stage_ends: list[int] = field(default_factory=list[int])
+    stopped: str = ""
+    """Why the run was given up before its last step; empty where it was not."""
 
     def enter(self, stage: int) -> None:
         """Begin a stage."""
@@ -139,6 +145,12 @@ class Stage:
     """A second model that learns in this stage: a critic, or a reward model of answers or steps."""
     second: str = CRITIC
     """Folder of it in a checkpoint."""
+    curriculum: Callable[[], Json] | None = None
+    """What its curriculum knows now, where it has one."""
+    giver: Giver | None = None
+    """Says when to give up, in the last stage of a run that may be."""
+    results: Sequence[Result] = ()
+    """The last evaluation."""
     stop_before: int | None = None
     """Global step to stop in front of, for a replay."""
     interrupt: Interrupt = field(default_factory=Interrupt)
@@ -163,6 +175,8 @@ class Stage:
     def steps(self, total: int) -> Iterator[int]:
         """The same numbers, one by one; `progress` moves on with each."""
         for step in self.left(total):
+            if self.progress.stopped:
+                break
             self.interrupt.hold()
             self.progress.step = step
             self.progress.stage_step += 1
@@ -206,11 +220,17 @@ class Stage:
             Interrupted: somebody wants the run to stop, and it has a checkpoint of this step now.
         """
         step, last = self.progress.step, self.progress.stage_step == total
-        if last or (self.evaluate_every and self.progress.stage_step % self.evaluate_every == 0):
+        if due := last or bool(self.evaluate_every and self.progress.stage_step % self.evaluate_every == 0):
             if not synced:
                 await self.push(sync)
             await self.evaluate(keep=last)
         self.recorder.step(step, self.name)
+        if due and not last and self.giver is not None:
+            begun = step - self.progress.stage_step
+            why = self.giver.why(last=begun + total, done=self.progress.stage_step / total)
+            if why:
+                self.progress.stopped, last = why, True
+                self._keep(self.results)
         self.progress.seconds = self.recorder.seconds
         stopping = self.interrupt.requested
         if last or stopping or self.progress.stage_step % self.checkpoints.every == 0:
@@ -233,11 +253,16 @@ class Stage:
         for result in results:
             self.recorder.add(result.metrics())
             self.recorder.evaluation([{**where, **row} for row in result.per_prompt])
+        self.results = results
         if keep:
-            primary, *others = results
-            entry = {"stage": self.name, "step": self.progress.step, **_measured(primary)}
-            more = {"others": {result.task: _measured(result) for result in others}} if others else {}
-            self.progress.accuracy.append(entry | more)
+            self._keep(results)
+
+    def _keep(self, results: Sequence[Result]) -> None:
+        """Store an evaluation as that of the end of the stage."""
+        primary, *others = results
+        entry = {"stage": self.name, "step": self.progress.step, **_measured(primary)}
+        more = {"others": {result.task: _measured(result) for result in others}} if others else {}
+        self.progress.accuracy.append(entry | more)
 
     def record_samples(self, groups: Sequence[Group], advantages: Mapping[str, float]) -> None:
         """Append scored trajectories to `samples.jsonl`; an advantage of null marks a sample left out of training."""
@@ -252,6 +277,8 @@ class Stage:
         state = {"progress": asdict(self.progress), "offsets": self.folder.offsets()}
         with checkpoint.writing(self.folder.checkpoints, self.progress.step, state=state) as hidden:
             await trained.save(hidden)
+            if self.curriculum is not None:
+                (hidden / CURRICULUM).write_text(json.dumps(self.curriculum()), encoding="utf-8")
             if self.critic is not None:
                 (hidden / self.second).mkdir()
                 await self.critic.save(hidden / self.second)

@@ -40,6 +40,8 @@ class Summary:
     seconds: dict[str, float]
     peak_memory_bytes: int
     stages: list[dict[str, Any]]
+    stopped: str
+    """Why the run was given up before its last step; empty where it was not."""
 
 
 def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
@@ -52,6 +54,8 @@ def environment(experiment: Experiment, threads: int) -> dict[str, Any]:
     read |= {found: f"{name}.held_out.path" for name, cfg in offline_configs if (found := cfg.held_out.path)}
     known = [(s.name, s.config.boundary.source) for s in experiment.stages if isinstance(s.config, online.Config)]
     read |= {found: f"{name}.boundary.source" for name, found in known if found and found not in names}
+    known = [(s.name, s.config.curriculum.profile) for s in experiment.stages if isinstance(s.config, online.Config)]
+    read |= {found: f"{name}.curriculum.profile" for name, found in known if found and found not in names}
     built = [(s.name, generate.sources(s.config)) for s in experiment.stages if isinstance(s.config, generate.Config)]
     read |= {found: f"{name}.build.{key}" for name, of in built for key, _, found in of if found not in names}
     return {
@@ -79,6 +83,7 @@ def write(folder: RunFolder, progress: Progress) -> Summary:
         seconds=progress.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         stages=progress.accuracy,
+        stopped=progress.stopped,
     )
     write_whole(folder.summary, json.dumps(asdict(result), indent=1))
     return result

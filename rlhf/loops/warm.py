@@ -31,6 +31,7 @@ from rlhf.core.component import Component
 from rlhf.core.run_folder import RunFolder
 from rlhf.learner import checkpoint
 from rlhf.loops import offline
+from rlhf.loops.budget import BudgetConfig
 from rlhf.loops.settings import Experiment, plain
 from rlhf.runtime import local
 
@@ -68,7 +69,7 @@ def finished(part: Experiment, folder: RunFolder) -> bool:
 def _earlier_stages(experiment: Experiment) -> Experiment:
     """All but the last one."""
     stages = experiment.stages[:-1]
-    settings = replace(experiment.settings, stages=[stage.name for stage in stages])
+    settings = replace(experiment.settings, stages=[stage.name for stage in stages], budget=BudgetConfig())
     part = replace(experiment, settings=settings, stages=stages)
     assert not part.evaluates_start, "what several stages begin with is measured at their ends only"
     return part

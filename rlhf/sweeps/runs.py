@@ -17,7 +17,7 @@ import yaml
 from rlhf.core import config
 from rlhf.core.errors import ConfigError
 from rlhf.core.run_folder import RunFolder, write_whole
-from rlhf.loops import settings
+from rlhf.loops import budget, settings
 from rlhf.loops.settings import Experiment
 from rlhf.sweeps.spec import Spec, nested
 
@@ -52,6 +52,11 @@ class Run:
         return Status.FAILED if self.failed.exists() else Status.OPEN
 
     @property
+    def given_up(self) -> str:
+        """Why it was given up; empty where it was not, or has not ended."""
+        return budget.given_up(self.folder) if self.folder.summary.exists() else ""
+
+    @property
     def failed(self) -> Path:
         """Marks a run whose process ended without a result; holds the last words."""
         return self.log.with_suffix(".failed")
@@ -81,17 +86,21 @@ def lay_out(spec: Spec) -> list[Run]:
         place.mkdir(parents=True, exist_ok=True)
     common = places["arms"] / ".common.yaml"
     _write(common, {"base": os.path.relpath(spec.base, places["arms"])} | nested(spec.cfg.set, "set"))
-    found: list[Run] = []
     for arm, tree in spec.arms.items():
-        path = places["arms"] / f"{arm}.yaml"
-        _write(path, {"base": common.name} | tree)
-        for seed in spec.cfg.seeds:
-            found.append(_run(spec, arm, seed, path, places))
-    return found
+        _write(places["arms"] / f"{arm}.yaml", {"base": common.name} | tree)
+    against = {seed: _run(spec, spec.baseline, seed, places) for seed in spec.cfg.seeds} if spec.cfg.give_up else {}
+    return [
+        _run(spec, arm, seed, places, against=None if arm == spec.baseline else against.get(seed))
+        for arm in spec.arms
+        for seed in spec.cfg.seeds
+    ]
 
 
-def _run(spec: Spec, arm: str, seed: int, path: Path, places: dict[str, Path]) -> Run:
+def _run(spec: Spec, arm: str, seed: int, places: dict[str, Path], *, against: Run | None = None) -> Run:
+    """A run, which is given up where it will end below another one."""
+    path = places["arms"] / f"{arm}.yaml"
     fixed = (f"seed={seed}", f"threads={spec.cfg.threads}", f"run.folder={places['runs']}")
+    fixed += (f"budget.against={against.folder.path}",) if against is not None else ()
     try:
         experiment = settings.read(path, (*fixed, "run.name=unnamed"))
     except ConfigError as error:

@@ -105,6 +105,9 @@ class Config:
     """Runs at once; 0: as many as the cores (on a machine with GPUs, the GPUs; with `--ray`, the cluster) hold."""
     minutes: float = 0.0
     """Wall-clock budget: no run starts after it; the same command goes on. 0: none."""
+    give_up: bool = False
+    """Give up runs whose forecast ends below the baseline's run with their seed; `set.budget` says by what and when.
+    They are left out of the comparison and listed with the forecast."""
     folder: str = "sweeps"
     """Where sweeps are kept, relative to the working directory."""
 

@@ -32,6 +32,8 @@ from rlhf.sweeps.spec import Spec
 
 CACHE = "cache"
 """Folder of shared stages, beside the sweeps that share them."""
+GIVEN_UP = "given up"
+"""What has become of a run that would have ended below the baseline."""
 COLOURS = {Verdict.HOLDS: "green", Verdict.FAILS: "red", Verdict.UNDECIDED: "yellow"}
 
 
@@ -70,6 +72,8 @@ def execute(spec: Spec, *, cached: bool = True, share: Share | None = None, ray:
     """
     planned = runs.lay_out(spec)
     mine = planned if share is None else planned[share.index :: share.count]
+    if spec.cfg.give_up:
+        mine = sorted(mine, key=lambda run: run.arm != spec.baseline)
     executor = _executor(spec, cached=cached, ray=ray)
     done = sum(run.status == Status.DONE for run in mine)
     print(f"{spec.name}: {len(mine)} runs, {done} of them done, {executor.describe()}", flush=True)
@@ -88,7 +92,13 @@ def collect(spec: Spec, planned: Sequence[Run] | None = None) -> Path:
     """
     planned = runs.lay_out(spec) if planned is None else planned
     entries = [
-        Entry(arm=run.arm, seed=run.seed, folder=run.folder, status=run.status.value, error=_last_words(run))
+        Entry(
+            arm=run.arm,
+            seed=run.seed,
+            folder=run.folder,
+            status=GIVEN_UP if run.given_up else run.status.value,
+            error=run.given_up or _last_words(run),
+        )
         for run in planned
     ]
     frame = Frame(

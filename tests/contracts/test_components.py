@@ -62,6 +62,7 @@ CONTRACTS = {
     "filters": of_protocol(modules.FilterModule, cites=True),
     "examples": of_protocol(modules.ExamplesModule),
     "transforms": of_protocol(modules.TransformModule, cites=True),
+    "curriculum": of_protocol(modules.CurriculumModule, cites=True),
     "build": Slot({"build": ("groups", "cfg", "continuer")}, ("CONTINUES", "WHOLE_GROUPS", "WRONG_TOO"), cites=True),
     "advantage": of_protocol(modules.AdvantageModule, cites=True),
     "loss": of_protocol(modules.LossModule, cites=True),

@@ -10,6 +10,7 @@ import pytest
 
 from rlhf.core.errors import DataError
 from rlhf.core.types import Message, Prompt
+from rlhf.data.care.duplicates import DuplicatesConfig
 from rlhf.loops import care
 from rlhf.loops.care import CareConfig, Screen
 from rlhf.tasks.common import PromptSets
@@ -60,6 +61,17 @@ def test_prompts_and_rows_are_compared_with_held_out_prompts_and_files(test_set:
     care.write(tmp_path / "removed", "prompts", found.removed)
     [first, _] = [json.loads(line) for line in (tmp_path / "removed" / "prompts.jsonl").read_text().splitlines()]
     assert first["name"] == "b" and first["share"] == 1.0 and first["words"].startswith("a baker has 12")
+
+
+def test_questions_are_trained_on_once(tmp_path: Path) -> None:
+    first, *rest = TASK.train_prompts
+    task = replace(TASK, train_prompts=(first, *rest, replace(first, id="z", solution="another one")))
+    found = care.cared(CareConfig(duplicates=DuplicatesConfig(find="exact")), task)
+    assert [p.id for p in found.task.train()] == ["a", "b", "c"]
+    care.write(tmp_path / "removed", "prompts", found.removed)
+    assert json.loads((tmp_path / "removed" / "prompts.jsonl").read_text()) == {"name": "z", "repeats": "a"}
+    rows = [(1, {"q": "1", "a": "2"}), (2, {"q": "1", "a": "3"}), (3, {"q": "1", "a": "2"})]
+    assert [one.name for one in found.screen.rows(rows, where="f")] == ["3"]
 
 
 def test_a_run_that_would_have_nothing_left_is_refused(test_set: str) -> None:

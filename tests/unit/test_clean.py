@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlhf.core.errors import ConfigError, DataError
+from rlhf.data.care.duplicates import DuplicatesConfig
 from rlhf.loops import clean
 from rlhf.loops.clean import CleanConfig
 
@@ -72,6 +73,23 @@ def test_columns_say_where_to_look(settings: dict[str, Any], tmp_path: Path) -> 
         clean.clean(CleanConfig(**settings | {"against": [none], "out": "x"}))
 
 
+def test_repetitions_are_left_out_over_all_sources_and_accounted_for(settings: dict[str, Any], tmp_path: Path) -> None:
+    long = " ".join(f"word{n}" for n in range(100))
+    one = write(tmp_path / "one.jsonl", [{"q": long}, {"q": QUESTION}, {"q": "5"}, {"q": long.upper()}])
+    two = write(tmp_path / "two.jsonl", [{"q": "5 "}, {"q": "6"}, {"q": f"{long} word100"}])
+    changes = {"data": [one, two], "duplicates": DuplicatesConfig(find="near")}
+    found = clean.clean(CleanConfig(**settings | changes))
+    assert [lines(found.folder / name) for name in ("one.jsonl", "two.jsonl")] == [
+        [{"q": long}, {"q": "5"}],
+        [{"q": "6"}],
+    ]
+    assert [dict(each.removed) for each in found.data] == [{"overlap": 1, "duplicate": 1}, {"duplicate": 2}]
+    why = [(r["source"], r["row"], r.get("of"), r.get("of_row")) for r in lines(found.folder / "removed.jsonl")]
+    assert why == [(one, 2, None, None), (one, 4, one, 1), (two, 1, one, 3), (two, 3, one, 1)]
+    alone = clean.clean(CleanConfig(**settings | changes | {"against": [], "out": str(tmp_path / "alone")}))
+    assert [each.kept for each in alone.data] == [3, 1] and not alone.against
+
+
 def test_a_broken_row_leaves_nothing_behind(settings: dict[str, Any]) -> None:
     with Path(settings["data"][0]).open("a") as file:
         file.write("{broken\n")
@@ -84,7 +102,7 @@ def test_a_broken_row_leaves_nothing_behind(settings: dict[str, Any]) -> None:
     ("change", "problem"),
     [
         ({"data": []}, "data: is required"),
-        ({"against": []}, "against: is required"),
+        ({"against": []}, "against: is required, or there is nothing to look for"),
         ({"out": ""}, "out: is required"),
         ({"data": ["a/x.jsonl", "b/x.parquet"]}, "data: two of them would be written to x.jsonl"),
     ],
