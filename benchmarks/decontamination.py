@@ -182,7 +182,8 @@ def proof(made: Corpus, cfg: OverlapConfig) -> Found:
 
 def cost(megabytes: int, folder: Path, *, seed: int = 0) -> Cost:
     """Clean a file of a size."""
-    language, rng = Language(seed), random.Random(seed)
+    # Another stream of words than the corpus draws from, so that documents do not repeat its questions.
+    language, rng = Language(seed + 1), random.Random(seed)
     small = corpus(questions=2000, documents=0, per_kind=200, seed=seed)
     test, data = folder / "test.jsonl", folder / "data.jsonl"
     test.write_text("".join(json.dumps({"question": text.text}) + "\n" for text in small.questions), encoding="utf-8")
