@@ -127,7 +127,8 @@ def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
             found.not_compared = found.not_compared or _obstacle(was, now, with_greedy=bool(alone))
             both = None
             if was is not None and now is not None and not found.not_compared:
-                both = (_advantages(was, before), _advantages(now, after))
+                most = was.prompts_per_step  # the other config's steps may be smaller than those that were sampled
+                both = (_advantages(was, before, prompts=most), _advantages(now, after, prompts=most))
             _count(found, before, after, both)
     if not found.samples:
         raise RunFolderError(str(folder.samples), "holds no samples", fix="train for at least one online step")
@@ -151,9 +152,9 @@ def _obstacle(was: online.Config | None, now: online.Config | None, *, with_gree
     return ""
 
 
-def _advantages(cfg: online.Config, scored: Sequence[Group]) -> dict[str, float]:
+def _advantages(cfg: online.Config, scored: Sequence[Group], *, prompts: int) -> dict[str, float]:
     """Mean over its tokens, of each sample that is trained on."""
-    kept = records.kept(cfg, scored)
+    kept = records.kept(cfg, scored, prompts=prompts)
     rows = cfg.advantage.module.advantages(kept, cfg.advantage.config)
     trajectories = [t for group in kept for t in group.trajectories]
     flat: Iterable[tuple[float, ...] | None] = (row for group in rows for row in group)

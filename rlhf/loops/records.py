@@ -70,8 +70,14 @@ def _group(prompt: Prompt, rows: Sequence[Record]) -> Group:
     )
 
 
-def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:
-    """The groups that a step trains on, filtered and cut as `Collector.collect` does."""
+def kept(cfg: online.Config, scored: Sequence[Group], *, prompts: int | None = None) -> list[Group]:
+    """The groups that a step trains on, filtered and cut as `Collector.collect` does.
+
+    Args:
+        cfg: of the stage; its filters decide.
+        scored: the groups of a step.
+        prompts: how many groups of answers at most; None for as many as the stage takes.
+    """
     answers, judgements = list[Group](), list[Group]()
     for group in scored:
         left: Group | None = group
@@ -79,7 +85,7 @@ def kept(cfg: online.Config, scored: Sequence[Group]) -> list[Group]:
             left = component.module.keep(left, component.config).group if left is not None else None
         if left is not None:
             (judgements if verify.judges(left) else answers).append(left)
-    return [*answers[: cfg.prompts_per_step], *judgements]
+    return [*answers[: prompts or cfg.prompts_per_step], *judgements]
 
 
 def asked(prompt_id: str, prompts: Mapping[str, Prompt]) -> Prompt:

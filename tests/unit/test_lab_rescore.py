@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from rlhf.core.types import Group, Message, Prompt, RewardOut, StopReason, Trajectory, Verdict
 from rlhf.lab import rescore, rescore_page
 from rlhf.lab.rescore import Order, Rescored
+from rlhf.loops import online, records, settings
+
+ROOT = Path(__file__).parents[2]
 
 
 def group(*values: float | None) -> Group:
@@ -51,6 +57,15 @@ def test_samples_that_change_are_listed_with_rank_and_advantage() -> None:
     assert found.verdicts == {("correct", "correct"): 1, ("wrong", "wrong"): 1, ("wrong", "correct"): 1}
     assert found.signs == {(1, 1): 1, (-1, -1): 1, (0, 1): 1} and found.signal == {(True, True): 1}
     assert found.parts == {"math": [1.0, 0.0, 0.5]}, "without the parts of parts"
+
+
+def test_a_config_of_smaller_steps_does_not_drop_what_the_run_sampled() -> None:
+    cfg = settings.read(ROOT / "configs" / "micro.yaml", ["rl.prompts_per_step=1"]).stages[-1].config
+    assert isinstance(cfg, online.Config)
+    step = [group(1.0, 0.0), replace(group(1.0, 0.0), prompt=replace(group().prompt, id="q"))]
+    step[1] = replace(step[1], trajectories=tuple(replace(t, id=f"{t.id}-q") for t in step[1].trajectories))
+    found = rescore._advantages(cfg, step, prompts=2)  # pyright: ignore[reportPrivateUsage]
+    assert len(found) == 4 and len(records.kept(cfg, step)) == 1
 
 
 @pytest.mark.parametrize(("before", "after"), [((None, 1.0), (0.0, 1.0)), ((0.0, 1.0), (None, 1.0))])
