@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +24,7 @@ from rewards import wire
 from rewards.base import WorkerError
 
 _END_S = 5.0
+_POLL_S, _LONGEST_POLL_S = 0.0005, 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Nursery:
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(patience_s)
+        self._patience_s = patience_s
         command = [sys.executable, "-P", "-m", "rewards.worker", str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), env=dict(env), start_new_session=True)
@@ -97,11 +100,19 @@ class Nursery:
         return Spawned(pid=int(reply["pid"]), requests=request_write, replies=reply_read)
 
     def reap(self, pid: int) -> int:
-        """Exit code of a worker that was killed, and whose number is free from now on; minus 9 if nobody knows."""
-        try:
-            return int(self._talk({"op": "reap", "pid": pid})["code"])
-        except WorkerError:
-            return -signal.SIGKILL
+        """Exit code of a worker that was killed, and whose number is free from now on; minus 9 if nobody knows.
+
+        One that stood back takes long to give its memory back; others are forked meanwhile.
+        """
+        pause, until = _POLL_S, time.monotonic() + self._patience_s
+        with contextlib.suppress(WorkerError):
+            while time.monotonic() < until:
+                code = self._talk({"op": "reap", "pid": pid})["code"]
+                if code is not None:
+                    return int(code)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_POLL_S)
+        return -signal.SIGKILL
 
     def close(self) -> None:
         """End it. Its workers die with it."""

@@ -12,7 +12,7 @@ The nursery's requests come as JSON on a socket, its standard input, two descrip
 
     {"op": "spawn", "start": {…}, "quiet": true, "imports": […]}    -> {"pid": 123}
         or, where an import left threads or open files behind,      -> {"held": "module:function"}
-    {"op": "reap", "pid": 123}                                      -> {"code": -9}
+    {"op": "reap", "pid": 123}                                      -> {"code": -9}, or null while it is still ending
 """
 
 from __future__ import annotations
@@ -112,10 +112,11 @@ def main(parent: int) -> None:
         served.sendall(json.dumps(reply).encode())
 
 
-def _reap(pid: int) -> int:
-    """Exit code of a worker that was killed."""
+def _reap(pid: int) -> int | None:
+    """Exit code of a worker that was killed; None while it is still ending, which this process does not wait for."""
     with contextlib.suppress(ChildProcessError):
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        found, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if found else None
     return -signal.SIGKILL
 
 

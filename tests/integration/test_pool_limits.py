@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from programs import group
 
-from rewards import staff, user_function
+from rewards import staff, user_function, worker
 from rewards.pool import Limits, PoolConfig, WorkerError, WorkerPool
 from rewards.sandbox.cgroup import Group
 from rewards.staff import Pace, Places
@@ -280,6 +280,18 @@ def test_what_stands_behind_a_slow_item_does_not_wait_for_it(pool: WorkerPool) -
         assert ends == sorted(ends)  # type: ignore[type-var]
         killed = serving.map("pool_harm:when", [1, -20, 2, -20, 3], timeout_s=0.6)
         assert [found.error is None for found in killed] == [True, False, True, False, True]
+
+
+def test_whoever_forks_workers_does_not_wait_for_one_that_is_still_ending() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert worker._reap(child.pid) is None
+    child.kill()
+    deadline = time.monotonic() + 20
+    while (code := worker._reap(child.pid)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert code == -signal.SIGKILL
+    assert worker._reap(child.pid) == -signal.SIGKILL, "nobody knows any more"
+    child.communicate()
 
 
 def test_slow_items_are_given_up_where_hardly_any_ends_well_and_tried_again_now_and_then() -> None:
