@@ -11,7 +11,9 @@
 Source: RISE (Xu et al. 2024, arXiv 2410.06638) and its code (https://github.com/kaishxu/RISE), which has these kinds
 and where they apply; the instructions are ours. The paper sorts them into replacing, deleting and swapping. The code
 shows a policy the last four sentences of a step only, throws away edits that give themselves away by words such as
-"wrong" (unless the question has them), and takes the box off the answer of an edited step.
+"wrong" (unless the question has them), and takes the box off the answer of an edited step. We have one list of such
+words for right answers and for edits, in either case of letters. The code has two: that for right answers lacks "wrong"
+and "incorrect", and both have "python", as its samples are not meant to be programs, which ours may be.
 
 Rules stand in for a policy that cannot follow instructions; they know no words.
 """

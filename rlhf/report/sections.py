@@ -6,6 +6,7 @@ section without charts and tables is left out too.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ MANY = 40
 """Rows of a table of reward parts, at most."""
 PHASES = (("gen", "c0"), ("reward", "c1"), ("update_actor", "c2"), ("sync", "c3"), ("eval", "c5"), ("checkpoint", "c6"))
 """Phases with a colour of their own; the remaining colours go to whatever else a run timed."""
+_FIRST_ERROR = re.compile(r"val-core/[^/]+/(f1|erroneous|correct)")
+"""How well a model of steps finds the first wrong one."""
 
 
 HONESTY = (
@@ -78,6 +81,7 @@ def _learning(run: Run) -> Section:
             "Approximate KL from the policy before the step's updates, and to the reference where there is one.",
             {"update": "actor/ppo_kl", "reference": "actor/kl_loss"},
         ),
+        lines(run, "KL in the reward", "To the reference, in nats per answer.", {"mean": "critic/kl/mean"}),
         lines(run, "Clipped tokens", "Share of tokens.", {"clipped": "actor/pg_clipfrac"}, percent=True),
         lines(
             run,
@@ -120,9 +124,24 @@ def _lessons(run: Run) -> Section:
             "How many there are, and over how many the loss spreads its weight.",
             {"there are": "mml/answers", "weighed": "mml/effective_answers"},
         ),
+        lines(
+            run,
+            "Verdicts on own answers",
+            "Right ones of right and of wrong answers, on average: half of them for one who does not look.",
+            {"balanced accuracy": "verify/balanced_accuracy", "none given": "verify/no_verdict"},
+            percent=True,
+        ),
+        lines(run, "Process reward model", "Cross-entropy per step of a solution, in nats.", {"loss": "prm/loss"}),
+        lines(
+            run,
+            "First wrong step",
+            "Held-out solutions whose first wrong step is found, right ones that are found right, and F1 of both.",
+            {key.rpartition("/")[2]: key for key in run.series if _FIRST_ERROR.fullmatch(key)},
+            percent=True,
+        ),
     ]
-    intro = "Where a stage learns from a teacher, or from several answers to a question."
-    return Section(id="lessons", title="Teachers and answers", intro=intro, charts=drawn(charts))
+    intro = "Where a stage learns from a teacher or from several answers to a question, or learns to judge."
+    return Section(id="lessons", title="Teachers and judges", intro=intro, charts=drawn(charts))
 
 
 def _preferences(run: Run) -> Section:

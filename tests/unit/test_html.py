@@ -110,6 +110,14 @@ def test_staleness_and_waiting_are_drawn_where_rollouts_ran_ahead(tmp_path: Path
     assert [row[0].text for row in table.rows] == ["wait_rollout", "other"], "what went on beside is no part of a step"
 
 
+def test_who_judges_steps_or_own_answers_and_a_kl_in_the_reward_are_drawn(tmp_path: Path) -> None:
+    keys = ("critic/kl/mean", "verify/balanced_accuracy", "verify/no_verdict", "prm/loss", "val-core/prm/f1")
+    rows = [{"step": n, "stage": "rl"} | dict.fromkeys(keys, n / 10) for n in (1, 2)]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    titles = {chart.title for section in sections(read_run(tmp_path)) for chart in section.charts}
+    assert {"KL in the reward", "Verdicts on own answers", "Process reward model", "First wrong step"} <= titles
+
+
 def test_tables_hold_sums_over_the_whole_run(drawn: dict[str, Section]) -> None:
     verdicts, time = drawn["verdicts"].table, drawn["time"].table
     assert verdicts is not None
