@@ -77,7 +77,14 @@ def test_adapters_reach_the_engines_merged_and_grade_too(shell: Shell, tmp_path:
     made["prm"] = {"loop": "offline", "loss": {"name": "prm"}, "examples": "steps", "steps": 3, "batch_size": 4}
     made["prm"] |= {"evaluate_every": 0, "learner": learner}
     made["rewards"]["process"] = {"stage": "prm", "weight": 0.5}
-    made["rl"] |= {"steps": 3, "filters": {}, "max_refills": 0, "evaluate_every": 0, "learner": learner}
+    made["rl"] |= {
+        "steps": 3,
+        "minibatches": 1,
+        "filters": {},
+        "max_refills": 0,
+        "evaluate_every": 0,
+        "learner": learner,
+    }
     shell.run("train", write_config(tmp_path, made), cwd=tmp_path).ok()
     run = tmp_path / "runs" / "tiny"
     steps = [row for row in rows(run / "metrics.jsonl") if row["stage"] == "rl"]
