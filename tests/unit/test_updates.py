@@ -65,7 +65,8 @@ def stage(folder: Path, made: list[Model]) -> Stage:
 
     parts: dict[str, Any] = dict.fromkeys(Stage.__dataclass_fields__)
     parts |= {"name": "rl", "seed": 0, "folder": RunFolder(folder), "spawn_reference": spawn, "recorder": Recorder()}
-    return Stage(**parts | {"progress": Progress()})
+    parts["progress"] = Progress()
+    return Stage(**parts)
 
 
 def step(folder: Path, keys: dict[str, Any]) -> tuple[Model, list[Model]]:
