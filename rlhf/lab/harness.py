@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -128,11 +128,11 @@ class HarnessModel(TemplateLM):
         """
         groups: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
-            groups.setdefault(json.dumps(request.args[1], sort_keys=True), []).append(place)
+            groups.setdefault(json.dumps(_arguments(request)[1], sort_keys=True), []).append(place)
         out = [""] * len(requests)
         for places in groups.values():
-            sampling = self._sampling(cast("dict[str, Any]", requests[places[0]].args[1]))
-            asked = [self._request(str(requests[place].args[0]), sampling) for place in places]
+            sampling = self._sampling(_arguments(requests[places[0]])[1])
+            asked = [self._request(_arguments(requests[place])[0], sampling) for place in places]
             found = self._served.wait(_called(self._served.engine.generate(asked, sampling=sampling)))
             for place, completion in zip(places, found, strict=True):
                 out[place] = completion.text
@@ -145,7 +145,7 @@ class HarnessModel(TemplateLM):
         owners: list[int] = []
         for place, request in enumerate(requests):
             rolling = utils.get_rolling_token_windows(
-                token_list=self.tok_encode(str(request.args[0])),
+                token_list=self.tok_encode(_arguments(request)[0]),
                 prefix_token=self.prefix_token_id,
                 max_seq_len=self._context,
                 context_len=1,
@@ -266,7 +266,8 @@ async def _run(settings: Settings, shared: setup.Parts, weights: Path, asked: Ma
             token_budget=_budget(context),
             seed=settings.seed,
         )
-        evaluated = asyncio.to_thread(simple_evaluate, model=model, bootstrap_iters=1000, log_samples=False, **asked)
+        run = cast("Callable[..., Any]", simple_evaluate)
+        evaluated = asyncio.to_thread(run, model=model, bootstrap_iters=1000, log_samples=False, **asked)
         found = cast("dict[str, Any]", await evaluated)
         if model.cut:
             _LOG.warning("%d contexts did not fit the model's %d positions and were cut", model.cut, context)
@@ -284,6 +285,11 @@ def _frozen(settings: Settings, weights: Path, context: int) -> LearnerRole:
         version=0,
         first_version=0,
     )
+
+
+def _arguments(request: Instance) -> tuple[Any, ...]:
+    """Text and settings of a request."""
+    return cast("tuple[Any, ...]", request.args)
 
 
 def _budget(context: int) -> int:
