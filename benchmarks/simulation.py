@@ -223,6 +223,7 @@ class Simulation:
         stage = Stage(
             name="rl",
             seed=0,
+            config="",
             task=task,
             tokenizer=tokenizer,
             sampling=sampling,

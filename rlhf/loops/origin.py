@@ -4,9 +4,9 @@
 
 `policy_version` counts the optimizer steps of the run behind the weights that the stage samples with. `model` and
 `config` are the first 16 digits of SHA-256 hashes: of these weights (of the hashes of their files, in the order of
-their names), and of the run's `config.yaml`. With the name of a sample, which builders put into their rows, the run's
-seed and step, a sample can be made again on its own. All of it follows from what the stage began with, so that a
-resumed run writes the same rows.
+their names), and of the run's `config.yaml` without its block `run`, as the name of a run changes no row. With the name
+of a sample, which builders put into their rows, the run's seed and step, a sample can be made again on its own. All of
+it follows from what the stage began with, so that a resumed run writes the same rows.
 """
 
 from __future__ import annotations
@@ -52,14 +52,13 @@ def of(stage: Stage, *, build: str) -> Origin:
     Args:
         build: name of the builder.
     """
-    config = stage.folder.config.read_bytes()
     return Origin(
         build=build,
         stage=stage.name,
         run_seed=stage.seed,
         policy_version=stage.progress.version,
         model=weights(stage.began),
-        config=hashlib.sha256(config).hexdigest()[:DIGITS],
+        config=stage.config,
     )
 
 

@@ -257,6 +257,7 @@ async def run_stage(
     made = Stage(
         name=stage.name,
         seed=settings.seed,
+        config=experiment.identity,
         task=shared.task,
         tokenizer=shared.tokenizer,
         sampling=settings.sampling,

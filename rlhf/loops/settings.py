@@ -6,6 +6,7 @@ loop's own keys. A block that is not listed is a recipe at rest: inherited, but 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +118,12 @@ class Experiment:
         """The resolved config as text."""
         return config.to_yaml(self.to_tree())
 
+    @property
+    def identity(self) -> str:
+        """What tells this config from others, whatever the run is called and wherever it lies: 16 digits of a hash."""
+        tree = {key: value for key, value in self.to_tree().items() if key != "run"}
+        return hashlib.sha256(config.to_yaml(tree).encode()).hexdigest()[:16]
+
     def base_yaml(self) -> str:
         """The config's parents resolved likewise, for a comparison key by key; raw where they cannot run alone."""
         tree = self.loaded.base_tree
@@ -176,6 +183,8 @@ def _check_order(stages: Sequence[StageSettings]) -> None:
         _check_weights(stage, stages[:place], stages[place:])
         if isinstance(stage.config, online.Config):
             _check_boundary(stage, stages[:place])
+        if isinstance(stage.config, generate.Config):
+            _check_sources(stage, stages[:place])
         if not isinstance(stage.config, offline.Config):
             continue
         source = next((i for i, other in enumerate(stages) if other.name == stage.config.data), None)

@@ -107,6 +107,8 @@ class Stage:
 
     name: str
     seed: int
+    config: str
+    """What identifies the run's config (`Experiment.identity`)."""
     task: Task
     tokenizer: PreTrainedTokenizerBase
     sampling: Sampling

@@ -164,7 +164,7 @@ def test_a_signal_from_outside(sign: signal.Signals, shell: Shell, finished: Pat
     assert reproducible(log) == reproducible(finished / "metrics.jsonl")
 
 
-GENERATE = "rlhf.loops.generate:append_lines"
+GENERATE = "rlhf.loops.dataset:append_lines"
 
 
 def test_a_dataset_is_the_same_after_kills(shell: Shell, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ DISAGREEMENTS: dict[str, set[tuple[str, str]]] = {
         ("5 m", "5 cm"), (r"5\text{ cm}", r"5\text{ cm}^2"), ("7 cents", r"\$7"), (r"36^\circ", r"\$36"), ("5m", "5"),
         ("101_3", "101_2"), ("c", "C"), ("(3,1)", "1,3"), ("1,1,2", "1,2,2"), (r"7 \text{ or } 7", "7"),
     },
+    "it leaves punctuation out": {(", 0", "0"), ("; 0", "0")},
     "it gives the undefined a value": {("nan", "nan"), ("0^0", "1")},
     "it multiplies an integer with the fraction behind it": {(r"2\frac{3}{2}", "7/2")},
 }  # fmt: skip

@@ -18,7 +18,7 @@ from commands import Shell, rows, tree, write_config
 IN_CONFIG: dict[str, tuple[list[str], list[str]]] = {
     "unknown key": (["rl.stepz=3"], ["rl.stepz: unknown key", "did you mean 'steps'?"]),
     "unknown key deep inside": (["rl.loss.clip_hi=0.3"], ["rl.loss.clip_hi", "did you mean 'clip_high'?"]),
-    "unknown key at the top": (["sampler.top_k=5"], ["sampler: unknown key", "did you mean 'sampling'?"]),
+    "unknown key at the top": (["samplin.top_k=5"], ["samplin: unknown key", "did you mean 'sampling'?"]),
     "wrong type": (["rl.steps=many"], ["rl.steps", "'many'", "int"]),
     "impossible value": (["sft.batch_size=0"], ["sft.batch_size: 0 does nothing", "use 1 or more"]),
     "more minibatches than samples": (["rl.minibatches=50"], ["rl.minibatches: 9 samples do not fill 50", "at most 9"]),
