@@ -67,8 +67,8 @@ if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
 fi
 status=0
-# Three files at a time, also on two cores: the tests of the cluster, which take longest and come first, mostly wait.
-"$python" -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
+# Three processes, also on two cores: two begin with the tests of the cluster, which mostly wait (tests/conftest.py).
+"$python" -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
 if [ -n "$failed" ]; then
   exit 1
 fi
