@@ -20,8 +20,8 @@ CLUSTER = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cluster's tests are two groups for two processes (`--dist loadgroup`), which mostly wait; a third process runs
-    other files meanwhile. Tests marked `gpu` are skipped where torch sees no CUDA device."""
+    """The cluster's tests are two groups for two processes (`--dist loadgroup`), which mostly wait; a third process
+    runs other files meanwhile. Tests marked `gpu` are skipped where torch sees no CUDA device."""
     halves = {f"test_{name}": half for half, names in enumerate(CLUSTER) for name in names}
     places = {f"test_{name}": place for names in CLUSTER for place, name in enumerate(names)}
     cluster = {item.path for item in items if item.get_closest_marker("cluster") is not None}
