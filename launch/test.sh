@@ -67,8 +67,8 @@ if [ -n "$failed" ]; then
   echo "FAILED before the tests: ${failed#, }"
 fi
 status=0
-# Three processes, also on two cores: two begin with the tests of the cluster, which mostly wait (tests/conftest.py).
-"$python" -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
+# Two files at a time: most tests wait for processes that they start. Those of the cluster take longest and come first.
+"$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20 ${some[@]+"${some[@]}"} || status=$?
 if [ -n "$failed" ]; then
   exit 1
 fi
