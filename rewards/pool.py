@@ -51,6 +51,9 @@ from rewards.staff import Pace, Places, Staff
 from rewards.wire import FrameError
 from rlhf.core.errors import ConfigError
 
+_SLOWER = 2.0
+"""Times as patient as when an item was suspected: it should not have been."""
+
 __all__ = ["Limits", "Outcome", "PoolConfig", "Protections", "WorkerError", "WorkerPool"]
 
 
@@ -221,6 +224,7 @@ class WorkerPool:
         out: list[Outcome] = []
         count = len(items)
         pace = self._paces.setdefault(target, Pace())
+        wronged = set[int]()
         while len(out) < count:
             rest = items[len(out) : count]
             frame = wire.encode({"op": "run", "target": target, "items": rest})
@@ -241,7 +245,7 @@ class WorkerPool:
 
             conversation = Conversation(worker, frame, load_s=self._cfg.start_timeout_s, overdue=lend)
             try:
-                lost = self._run_on(worker, conversation, pace, len(rest), out, lent, timeout_s=timeout_s)
+                lost = self._run_on(worker, conversation, pace, len(rest), out, lent, wronged, timeout_s=timeout_s)
             finally:
                 self._staff.note(conversation.loaded)
                 if lost or worker.served >= self._cfg.recycle_after:
@@ -259,16 +263,25 @@ class WorkerPool:
         count: int,
         out: list[Outcome],
         lent: Sequence[bool],
+        wronged: set[int],
         *,
         timeout_s: float,
     ) -> bool:
-        """Add the outcomes of a batch; returns whether the worker was lost, or is not to go on, before its end."""
+        """Add the outcomes of a batch; returns whether the worker was lost, or is not to go on, before its end.
+
+        Args:
+            wronged: places of items that ran out of time because others went before them, and by what has become known
+                since should not have: all have become slower. Such an item has no outcome yet, and one more try.
+        """
         for item in range(count):
-            began = time.monotonic()
+            began, patience_s = time.monotonic(), pace.patience_s
             try:
                 reply = conversation.outcome(item, timeout_s=timeout_s, patience_s=pace.patience_s)
             except (TimeoutError, Ended, FrameError) as error:
                 late = isinstance(error, TimeoutError)
+                if late and lent and pace.patience_s > _SLOWER * patience_s and len(out) not in wronged:
+                    wronged.add(len(out))
+                    return True
                 out.append(Outcome(error=error if late else self._post_mortem(worker, error)))
                 if lent:
                     pace.settle(well=False)

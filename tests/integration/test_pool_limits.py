@@ -33,6 +33,10 @@ def spin(_):
 def nap_or_double(x):
     if x < 0: time.sleep(-x)
     return 2 * x
+def work(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+    return seconds
 def when(x):
     if x < 0: time.sleep(-x)
     return time.monotonic()
@@ -245,6 +249,14 @@ def test_a_slow_item_does_not_hold_up_the_others(pool: WorkerPool) -> None:
     assert time.monotonic() - begun < 1.0 and not found
     slow.join()
     assert found == [-3.0]
+
+
+def test_items_that_have_all_become_slower_lose_none(pool: WorkerPool) -> None:
+    """What is suspected for it goes behind the others, runs out of time there, and is tried again."""
+    with WorkerPool(PoolConfig(workers=2)) as two:
+        two.map("pool_harm:work", [0.001] * 100, timeout_s=10, batch=4)
+        outcomes = two.map("pool_harm:work", [0.1] * 40, timeout_s=1.0, batch=4)
+    assert [outcome.error for outcome in outcomes] == [None] * 40
 
 
 def test_without_spares_every_item_is_waited_for(pool: WorkerPool) -> None:
