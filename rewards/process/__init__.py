@@ -187,7 +187,7 @@ def step_scores(answers: Sequence[Answer], cfg: Config) -> list[tuple[float, ...
 
 def answer(prompt: Prompt, steps: Sequence[str]) -> Answer:
     """What a model is to read."""
-    return Answer(messages=tuple({"role": m.role, "content": m.content} for m in prompt.messages), steps=tuple(steps))
+    return Answer(messages=tuple(prompt.chat), steps=tuple(steps))
 
 
 def _check_numbers(cfg: Config) -> None:

@@ -151,7 +151,7 @@ def scores(prompt: Prompt, texts: Sequence[str], cfg: Config) -> list[float | Ti
         raise ConfigError("stage", f"'{cfg.stage}' has not trained its model yet", fix=fix)
     if not texts:
         return []
-    messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    messages = prompt.chat
     found = served(Path(cfg.model), cfg.local).ask(
         [{"messages": messages, "answer": text} for text in texts],
         settings={"whole": cfg.whole},

@@ -80,6 +80,11 @@ class Prompt:
     columns: Mapping[str, Json] = field(default_factory=dict[str, "Json"])
     """The remaining columns of the dataset row, handed to user rewards by name."""
 
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as chat templates and datasets have them."""
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

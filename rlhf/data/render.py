@@ -69,7 +69,7 @@ def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> tuple[i
         DataError: no chat template, a template that refuses these messages, or a prompt without tokens.
     """
     check_tokenizer(tokenizer)
-    messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    messages = prompt.chat
     try:
         rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     except TemplateError as error:

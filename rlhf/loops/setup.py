@@ -44,7 +44,8 @@ _RENDERED = 64
 class Parts:
     """What all stages of a run share."""
 
-    task: Task
+    cared: Cared
+    """The tasks, and what `care` left out of their data."""
     model_folder: Path
     """The model the run starts from."""
     tokenizer: PreTrainedTokenizerBase
@@ -52,8 +53,11 @@ class Parts:
     """In tokens."""
     device: torch.device
     pool: WorkerPool
-    cared: Cared
-    """What `care` left out of the data."""
+
+    @property
+    def task(self) -> Task:
+        """Prompts of the run."""
+        return self.cared.task
 
 
 def task(settings: Settings) -> Task:
@@ -90,13 +94,12 @@ def parts(settings: Settings, model_folder: Path) -> Parts:
     tokenizer = opened(settings, folder).tokenizer()
     check_tokenizer(tokenizer)
     return Parts(
-        task=made,
+        cared=found,
         model_folder=folder,
         tokenizer=tokenizer,
         longest_prompt=_check_room(settings, made, tokenizer, folder),
         device=load.resolve_device(settings.device),
         pool=WorkerPool(),
-        cared=found,
     )
 
 

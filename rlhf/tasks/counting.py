@@ -73,16 +73,11 @@ class Config(GeneratedConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counted:
+class Counted(generated.Solved):
     """A question with what each letter adds to the count."""
 
     word: str
     adds: tuple[int, ...]
-    item: Item
-
-    @property
-    def question(self) -> str:
-        return self.item.question
 
 
 def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets:

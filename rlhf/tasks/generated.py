@@ -94,6 +94,17 @@ class Item:
         return judged((*self.steps, f"{MARK} {self.answer}"), (*self.steps, f"{MARK} {self.answer}"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solved:
+    """An instance of which more is known than its right answer; a task says what."""
+
+    item: Item
+
+    @property
+    def question(self) -> str:
+        return self.item.question
+
+
 Drawn = TypeVar("Drawn", bound=Instance)
 
 

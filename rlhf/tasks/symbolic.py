@@ -62,16 +62,11 @@ class Config(GeneratedConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Puzzle:
+class Puzzle(generated.Solved):
     """A question, and how it is worked out."""
 
     kind: str
     given: Mapping[str, Any]
-    item: Item
-
-    @property
-    def question(self) -> str:
-        return self.item.question
 
 
 @dataclass(frozen=True, slots=True)

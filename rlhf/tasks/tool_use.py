@@ -86,17 +86,12 @@ Operation = tuple[str, int | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class Chain(generated.Solved):
     """Operations on a number, each on the result of the one before."""
 
     kind: str
     start: int
     operations: tuple[Operation, ...]
-    item: Item
-
-    @property
-    def question(self) -> str:
-        return self.item.question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,10 +43,8 @@ def experiment(folder: Path, task: dict[str, Any]) -> settings.Experiment:
 
 def evaluators(folder: Path, task: dict[str, Any]) -> tuple[evaluate.Evaluator, ...]:
     found = experiment(folder, task).settings
-    built = cared(found.care, setup.task(found))
     shared = setup.Parts(
-        task=built.task,
-        cared=built,
+        cared=cared(found.care, setup.task(found)),
         model_folder=folder,
         tokenizer=tiny_model.tokenizer(),
         longest_prompt=8,

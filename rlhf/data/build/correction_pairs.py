@@ -85,7 +85,7 @@ def _row(mistake: Mistake, cfg: Config, text: str, tag: str, *, own: str) -> dic
     asked = corrections.asked_of(mistake, cfg, tag=tag)
     return {
         "prompt_id": mistake.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in asked.messages],
+        "messages": asked.chat,
         "beginning": BEGIN,
         "chosen": text,
         "rejected": own,

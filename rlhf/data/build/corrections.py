@@ -76,7 +76,7 @@ async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> l
     return [
         {
             "prompt_id": mistake.prompt.id,
-            "messages": [{"role": m.role, "content": m.content} for m in mistake.prompt.messages],
+            "messages": mistake.prompt.chat,
             "gold": mistake.prompt.gold,
             "before": mistake.before,
             "step": mistake.step,

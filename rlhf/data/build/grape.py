@@ -126,7 +126,7 @@ def _row(group: Group, own: Sequence[Candidate], logprobs: Sequence[tuple[float,
     chosen = {"most": order[0], "least": order[-1], "random": drawn}[cfg.pick]
     return {
         "prompt_id": group.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+        "messages": group.prompt.chat,
         "completion": own[chosen].text,
         "gold": group.prompt.gold,
         "verdict": Verdict.CORRECT.value,

@@ -113,7 +113,7 @@ def token(text: str, cfg: Config) -> str | None:
 def _row(group: Group, text: str, target: str, cfg: Config) -> dict[str, Json]:
     return {
         "prompt_id": group.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+        "messages": group.prompt.chat,
         "completion": cfg.token.replace("{}", target) + text,
         "target": target,
         "words": words(text),

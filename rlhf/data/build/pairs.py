@@ -75,7 +75,7 @@ def row(group: Group, chosen: Trajectory, rejected: Trajectory) -> dict[str, Jso
     """A pair as a row of a dataset."""
     return {
         "prompt_id": group.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+        "messages": group.prompt.chat,
         "chosen": chosen.text,
         "rejected": rejected.text,
         "gold": group.prompt.gold,

@@ -121,7 +121,7 @@ def _asked(prompt: Prompt, number: int, cfg: Config) -> Prompt:
 def _row(prompt: Prompt, text: str, rationale: str, label: str) -> dict[str, Json]:
     return {
         "prompt_id": prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "messages": prompt.chat,
         "completion": text,
         "rationale": rationale,
         "label": label,

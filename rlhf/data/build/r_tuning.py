@@ -129,7 +129,7 @@ def pieces(answer: str, *, certain: bool, cfg: Config, name: str) -> list[Json]:
 def _row(prompt: Prompt, taught: list[Json], certain: bool) -> dict[str, Json]:
     return {
         "prompt_id": prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "messages": prompt.chat,
         "pieces": taught,
         "certain": certain,
         "gold": prompt.gold,

@@ -49,7 +49,7 @@ async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> l
     return [
         {
             "prompt_id": group.prompt.id,
-            "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+            "messages": group.prompt.chat,
             "answer": r_tuning.known(group.prompt),
             "gold": group.prompt.gold,
             "entropy": entropy(group),

@@ -173,7 +173,7 @@ def _row(edit: _Edit, text: str) -> dict[str, Json]:
     head, _, rest = edit.step.rpartition(edit.shown)
     return {
         "prompt_id": edit.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in edit.prompt.messages],
+        "messages": edit.prompt.chat,
         "beginning": edit.before,
         "chosen": edit.step,
         "rejected": edits.unboxed(head + text.strip() + rest),

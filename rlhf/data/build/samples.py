@@ -27,7 +27,7 @@ async def build(groups: Sequence[Group], cfg: Config, continuer: Continuer) -> l
     return [
         {
             "prompt_id": t.prompt_id,
-            "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+            "messages": group.prompt.chat,
             "completion": t.text,
             "gold": group.prompt.gold,
             "value": reward.value,

@@ -96,7 +96,7 @@ def _row(group: Group, cfg: Config, beginnings: dict[str, str]) -> dict[str, Jso
     begun = {text: name for text, name in begun.items() if not any(o != text and o.startswith(text) for o in longer)}
     return {
         "prompt_id": group.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+        "messages": group.prompt.chat,
         "completions": list(answers),
         "beginnings": list(begun),
         "gold": group.prompt.gold,

@@ -220,7 +220,7 @@ def _row(solution: _Labelled, labels: list[float]) -> dict[str, Json]:
     successes = [solution.successes.get(n) for n in range(len(solution.steps))]
     return {
         "prompt_id": t.prompt_id,
-        "messages": [{"role": m.role, "content": m.content} for m in solution.prompt.messages],
+        "messages": solution.prompt.chat,
         "steps": [step.text for step in solution.steps],
         "labels": labels,
         "successes": [None if pair is None else list(pair) for pair in successes],

@@ -86,7 +86,7 @@ def _asked(prompt: Prompt, number: int, cfg: Config) -> Prompt:
 def _row(prompt: Prompt, text: str) -> dict[str, Json]:
     return {
         "prompt_id": prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "messages": prompt.chat,
         "completion": text,
         "gold": prompt.gold,
         "verdict": Verdict.CORRECT.value,

@@ -69,7 +69,7 @@ def _row(group: Group, cfg: Config) -> dict[str, Json] | None:
     easy = accuracy >= cfg.threshold
     return {
         "prompt_id": group.prompt.id,
-        "messages": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+        "messages": group.prompt.chat,
         "pieces": [{"text": direct[0].text, "learn": True}] if easy else _transcript(group),
         "easy": easy,
         "direct_accuracy": accuracy,

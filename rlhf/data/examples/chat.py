@@ -92,7 +92,7 @@ def given(prompt: Prompt, cfg: Config) -> Conversation | None:
     """The prompt with its worked solution as the assistant's turn, if it has one."""
     if prompt.solution is None:
         return None
-    turns = [{"role": m.role, "content": m.content} for m in prompt.messages]
+    turns = prompt.chat
     messages = (*turns, {"role": "assistant", "content": prompt.solution})
     return Conversation(prompt=prompt, messages=messages, learnt=(len(turns),))
 

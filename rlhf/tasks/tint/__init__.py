@@ -116,16 +116,11 @@ class Config(GeneratedConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(generated.Solved):
     """Example: `Problem(operation="add", numbers=(57, 168), item=…)`."""
 
     operation: str
     numbers: tuple[int, ...]
-    item: Item
-
-    @property
-    def question(self) -> str:
-        return self.item.question
 
 
 def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets:
