@@ -125,7 +125,8 @@ TOLD: dict[str, Told] = {
     "tool_use": Told(
         text="A calculator, or functions put together, called in the middle of an answer. Worked answers come in"
         " pieces, of which a supervised stage with `examples: {name: pieces}` does not learn what tools say."
-        " There is no environment yet that puts results into an answer while it is sampled.",
+        " With the [sampler](search.md#methods) `tool_calls` results are put into an answer while it is sampled, and no"
+        " loss sees them.",
         good_for="Learning when to call (`direct_below`, and `call_cost` of the reward), calls with a schema.",
         harder="`max_depth`, `max_number`",
         words={"kinds": ["functions"], "max_depth": 2, "min_depth": 2},

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,9 @@ from rlhf.core.errors import ConfigError
 from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request, StopReason
+
+
+_NAME = re.compile(r"-?\d+-\d+-(?P<prompt>.*)-(?P<index>\d+)(~(?P<further>\d+))?([.+?]\S*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +170,8 @@ class ScriptedEngine:
 
 
 def _place(name: str) -> tuple[str, int]:
-    """Prompt id and place in the group of a request named by `trajectory_id`."""
-    prompt_id, _, index = name.rpartition("-")
-    return prompt_id.split("-", 2)[-1], int(index)
+    """Prompt id and place in the group of a request named by `trajectory_id`, or of one of a search: its n-th further
+    request for an answer, `~n`, stands n places behind, and one that goes on from another at the same place."""
+    found = _NAME.fullmatch(name)
+    assert found is not None, name
+    return found["prompt"], int(found["index"]) + int(found["further"] or 0)

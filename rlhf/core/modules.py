@@ -238,7 +238,8 @@ class TransformModule(Protocol):
 
 class SamplerModule(Protocol):
     """A file in `rollout/samplers`: how one answer to a prompt is found. One whose choice goes by scores has a config
-    that inherits `rlhf.core.search.ScoredConfig`."""
+    that inherits `rlhf.core.search.ScoredConfig`; one whose answers the policy sampled as they are, so that it can be
+    trained on them, says `TRAINS = True`."""
 
     Config: type[Any]
 

@@ -35,6 +35,8 @@ class Draft:
     """Of the weights that sampled its first token."""
     versions: tuple[int, ...] = ()
     """As in `Completion`."""
+    sampled: tuple[bool, ...] = ()
+    """As in `Trajectory`."""
 
     @property
     def done(self) -> bool:

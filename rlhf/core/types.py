@@ -139,6 +139,9 @@ class Trajectory:
     seed: int
     versions: tuple[int, ...] = ()
     """[len(tokens)] As in `Completion`."""
+    sampled: tuple[bool, ...] = ()
+    """[len(tokens)] False for a token that was put there, as what a tool says is: it has the log-prob 0, and is not
+    trained on. Empty: the policy sampled all of them."""
     ends: tuple[int, ...] = ()
     """[len(tokens)] Characters of `text` that are there after each token; only for rewards that place values."""
 

@@ -22,7 +22,7 @@ from rewards.pool import WorkerPool
 from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.types import Group, RewardOut, Trajectory
-from rlhf.loops import boundary, greedy, online, records, settings, setup, verify
+from rlhf.loops import boundary, greedy, online, records, sampled, settings, setup, verify
 from rlhf.loops.boundary import History
 from rlhf.loops.records import Record
 from rlhf.loops.settings import Experiment
@@ -154,7 +154,7 @@ def _obstacle(was: online.Config | None, now: online.Config | None, *, with_gree
 
 def _advantages(cfg: online.Config, scored: Sequence[Group], *, prompts: int) -> dict[str, float]:
     """Mean over its tokens, of each sample that is trained on."""
-    kept = records.kept(cfg, scored, prompts=prompts)
+    kept = list(map(sampled.only, records.kept(cfg, scored, prompts=prompts)))
     rows = cfg.advantage.module.advantages(kept, cfg.advantage.config)
     trajectories = [t for group in kept for t in group.trajectories]
     flat: Iterable[tuple[float, ...] | None] = (row for group in rows for row in group)

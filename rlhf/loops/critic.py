@@ -9,7 +9,7 @@ of its own, and lies in the checkpoints of its stage, in a folder of their own. 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rlhf.core.component import Component
@@ -93,9 +93,13 @@ def valued(groups: Sequence[Group], found: Rows) -> list[Group]:
     ]
 
 
-def measure(samples: Sequence[Sample]) -> dict[str, Metric]:
-    """Values and returns of a step, and how much of the variance of the returns the values explain (1 is all of it)."""
-    pairs = [(v, r) for s in samples for v, r in zip(s.values or (), s.returns or (), strict=True)]
+def measure(rows: Iterable[tuple[Sequence[float], Sequence[float]]]) -> dict[str, Metric]:
+    """Values and returns of a step, and how much of the variance of the returns the values explain (1 is all of it).
+
+    Args:
+        rows: the two of each answer, token by token.
+    """
+    pairs = [pair for values, returns in rows for pair in zip(values, returns, strict=True)]
     if not pairs:
         return {}
     expected, came = [v for v, _ in pairs], [r for _, r in pairs]

@@ -51,6 +51,9 @@ class Config:
     """How rewards become advantages."""
     loss: Component = slot("rlhf.losses", "policy")
     """What the learner minimises."""
+    sampler: Component = slot("rollout.samplers", "single")
+    """How a sample comes about: one draw, or with `tool_calls` one that calls tools. Searches that choose between
+    answers are for evaluation and generate stages."""
     filters: dict[str, Component] = slots("rollout.filters")
     """Which groups and samples to leave out of the update."""
     max_refills: int = 0
@@ -88,6 +91,7 @@ class Config:
         if self.minibatches > samples:
             fix = f"use at most {samples}, or draw more samples"
             raise ConfigError("minibatches", f"{samples} samples do not fill {self.minibatches} updates", fix=fix)
+        _check_sampler(self)
         verify.check(self.verify, samples)
         if self.max_staleness < 0:
             raise ConfigError("max_staleness", f"{self.max_staleness} is negative", fix="use 0 for on-policy steps")
@@ -117,6 +121,11 @@ class Config:
     def needs_teacher(self) -> bool:
         """Whether the advantages look at the log-probs of a teacher."""
         return getattr(self.advantage.module, "TEACHER", False)
+
+    @property
+    def searches(self) -> bool:
+        """Whether a sample is more than one request."""
+        return self.sampler.name != "single"
 
     @property
     def policy_updates(self) -> int:
@@ -152,6 +161,7 @@ async def run(cfg: Config, stage: Stage) -> None:
         max_refills=cfg.max_refills,
         boundary=_boundary(cfg, stage, prompts),
         with_greedy=greedy.wanted(cfg.advantage),
+        sampler=cfg.sampler if cfg.searches else None,
         verify=cfg.verify,
     )
     async with Buffer(collector.collect, stage.left(cfg.steps), ahead=cfg.max_staleness) as batches:
@@ -171,6 +181,19 @@ async def run(cfg: Config, stage: Stage) -> None:
             stage.recorder.add({**batch.metrics, **stats})
             stage.record_samples(collected.scored, batch.advantages)
             await stage.end_step(learner, sync, total=cfg.steps, synced=True)
+
+
+def _check_sampler(cfg: Config) -> None:
+    """Refuse what would be trained on as if the policy had sampled it."""
+    if not cfg.searches:
+        return
+    if not getattr(cfg.sampler.module, "TRAINS", False):
+        problem = f"'{cfg.sampler.name}' chooses between answers, so that their log-probs are not those of the policy"
+        fix = "use single or tool_calls; search in a stage with loop: generate, and learn what it found"
+        raise ConfigError("sampler.name", problem, fix=fix)
+    if greedy.wanted(cfg.advantage):
+        problem = f"the greedy answers that '{cfg.advantage.name}' compares with are sampled without tools"
+        raise ConfigError("sampler.name", problem, fix="use another advantage, or sampler: single")
 
 
 def _boundary(cfg: Config, stage: Stage, prompts: Prompts) -> Boundary | None:

@@ -144,7 +144,8 @@ class Recomputer:
     @property
     def _counts_T(self) -> Tensor:
         versions = [v for r in self.records for v in versions_of(r)]
-        return torch.tensor(versions) == self.version
+        drawn = [bool(one) for r in self.records for one in r.get("sampled") or [1] * len(r["tokens"])]
+        return (torch.tensor(versions) == self.version) & torch.tensor(drawn)
 
     def _read(self, record: Record, read: Callable[[Recomputer, Record], Reading]) -> Reading:
         found = read(self, record)

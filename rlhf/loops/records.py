@@ -28,6 +28,7 @@ def trajectory(record: Record) -> Trajectory:
         text=record["text"],
         stop=StopReason(record["stop"]),
         policy_version=record["policy_version"],
+        sampled=tuple(map(bool, record.get("sampled", ()))),
         seed=0,
     )
 

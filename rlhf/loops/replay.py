@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from rlhf.core.errors import RunFolderError
 from rlhf.core.run_folder import RunFolder, read_lines
 from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, ForwardOut, LossOut, Sample
-from rlhf.core.types import Completion, Group, Prompt, Request, RewardOut
+from rlhf.core.types import Group, Prompt, Request, RewardOut, Trajectory
 from rlhf.data.packing import count, pack
 from rlhf.loops import boundary, generate, online, pipeline, records, settings, setup, updates, verify
 from rlhf.loops.recorder import Recorder
 from rlhf.loops.records import Record
+from rlhf.loops.searching import search_groups
 from rlhf.loops.stage import JUDGES, CheckpointConfig, Stage
 from rlhf.losses import common
 from rlhf.runtime import host
@@ -41,7 +43,7 @@ from rlhf.runtime.roles import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Term:
-    """One response token on its way into the loss."""
+    """One response token that was sampled, on its way into the loss."""
 
     token: str
     sampler_logprob: float
@@ -71,7 +73,7 @@ class Replay:
     """What became of a recorded sample when it was made again."""
 
     record: Record
-    completion: Completion
+    made: Trajectory
     reward: RewardOut
     group_values: list[float | None]
     advantage: float | None
@@ -84,7 +86,7 @@ class Replay:
     @property
     def identical(self) -> bool:
         """Token for token."""
-        return list(self.completion.tokens) == list(self.record["tokens"])
+        return list(self.made.tokens) == list(self.record["tokens"])
 
 
 def show(run: Path, sample_id: str) -> None:
@@ -95,9 +97,9 @@ def show(run: Path, sample_id: str) -> None:
     record, reward = result.record, result.reward
     console.print(f"{sample_id}  stage {record['stage']}, step {record['step']}", style="bold")
     console.print(f"prompt:    {record['prompt']!r}, gold {record['gold']!r}")
-    console.print(f"sample:    {result.completion.text!r} ({result.completion.stop})")
+    console.print(f"sample:    {result.made.text!r} ({result.made.stop})")
     match = "identical to the record" if result.identical else f"DIFFERENT from the record: {record['text']!r}"
-    console.print(f"tokens:    {len(result.completion.tokens)}, {match}")
+    console.print(f"tokens:    {len(result.made.tokens)}, {match}")
     again = "as recorded" if reward.value == record["value"] else f"RECORDED {record['value']}"
     console.print(f"reward:    {reward.value} ({again}), {reward.verdict}, {reward.reason}, read {reward.extracted!r}")
     for name, value in reward.breakdown.items():
@@ -127,10 +129,6 @@ def replay(run: Path, sample_id: str, *, announce: Callable[[str], None]) -> Rep
         problem = f"was sampled while other steps trained ({record['stage']}.max_staleness={loop.max_staleness})"
         fix = "replay runs with max_staleness: 0; `rlhf diagnose` compares samples of this one with its checkpoints"
         raise RunFolderError(sample_id, f"{problem}: which weights it met was a matter of timing", fix=fix)
-    if isinstance(loop, generate.Config) and loop.sampler.name != "single":
-        problem = f"was searched for ({record['stage']}.sampler.name={loop.sampler.name})"
-        fix = "run the stage again: a search finds the same again, one request does not"
-        raise RunFolderError(sample_id, problem, fix=fix)
     host.prepare(experiment.settings.threads)
     shared = setup.parts(experiment.settings, folder.model)
 
@@ -181,17 +179,11 @@ async def _replay(
     if steps := record["step"] - 1 - begun:
         announce(f"weights:   running {steps} training steps again, from step {begun}")
     stage = await _at_work(experiment, shared, runtime, run, before, scratch, stop_before=record["step"])
-    request = Request(
-        id=record["id"],
-        prompt_tokens=tuple(record["prompt_tokens"]),
-        seed=derive_seed(experiment.settings.seed, "sample", record["id"]),
-    )
-    [completion] = await stage.engine.generate([request], sampling=stage.sampling)
-    made = replace(records.trajectory(record), tokens=completion.tokens, text=completion.text, stop=completion.stop)
-    together = [r for r in rows if r["step"] == record["step"]]
-    beside = [r for r in together if r["prompt_id"] == record["prompt_id"]]
     loop = next(s.config for s in experiment.stages if s.name == record["stage"])
     prompt = _asked(loop, stage, run, record, shared)
+    made = await _made(loop, stage, prompt, record)
+    together = [r for r in rows if r["step"] == record["step"]]
+    beside = [r for r in together if r["prompt_id"] == record["prompt_id"]]
     # Rewards may look at the whole group, so the others come back as they were.
     group = Group(prompt=prompt, trajectories=tuple(made if r is record else records.trajectory(r) for r in beside))
     if isinstance(loop, online.Config) and verify.judges(group):
@@ -205,15 +197,43 @@ async def _replay(
             loop, records.kept(loop, records.groups(together)), stage=stage, learner=stage.trained
         )
         advantage = prepared.advantages.get(record["id"])
-        training = await _training(loop, stage, prepared, completion, record)
+        training = await _training(loop, stage, prepared, made, record)
     return Replay(
         record=record,
-        completion=completion,
+        made=made,
         reward=scored.rewards[beside.index(record)],
         group_values=[r["value"] for r in beside],
         advantage=advantage,
         training=training,
         replayed_steps=steps,
+    )
+
+
+async def _made(loop: Any, stage: Stage, prompt: Prompt, record: Record) -> Trajectory:
+    """The sample of a record once more."""
+    if JUDGES not in record and isinstance(loop, online.Config | generate.Config) and loop.sampler.name != "single":
+        index = record["index"]
+        found = await search_groups(
+            stage.engine,
+            stage.grader,
+            [prompt],
+            [range(index, index + 1)],
+            sampler=loop.sampler,
+            tokenizer=stage.tokenizer,
+            sampling=stage.sampling,
+            seed=stage.seed,
+            step=record["step"],
+        )
+        return found.groups[0].trajectories[0]
+    seed = derive_seed(stage.seed, "sample", record["id"])
+    request = Request(id=record["id"], prompt_tokens=tuple(record["prompt_tokens"]), seed=seed)
+    [completion] = await stage.engine.generate([request], sampling=stage.sampling)
+    return replace(
+        records.trajectory(record),
+        tokens=completion.tokens,
+        logprobs=completion.logprobs,
+        text=completion.text,
+        stop=completion.stop,
     )
 
 
@@ -259,7 +279,7 @@ async def _at_work(
 
 
 async def _training(
-    cfg: online.Config, stage: Stage, prepared: updates.Prepared, completion: Completion, record: Record
+    cfg: online.Config, stage: Stage, prepared: updates.Prepared, made: Trajectory, record: Record
 ) -> Training | None:
     """Train up to the first update that the sample takes part in, and take that update's loss apart."""
     assert stage.trained is not None
@@ -270,8 +290,8 @@ async def _training(
         if sample is not None:
             if free and not any(sample.advantages or ()):
                 return None
-            if list(completion.tokens) == record["tokens"]:
-                sample = replace(sample, rollout_logprobs=completion.logprobs)
+            if list(made.tokens) == record["tokens"]:
+                sample = replace(sample, rollout_logprobs=made.logprobs)
             divisor = common.divisor(cfg.loss.module.denominator(cfg.loss.config), count(part))
             return Training(update=number, terms=await _terms(cfg, stage, sample), divisor=divisor)
         await updates.update(cfg, part, stage=stage, learner=stage.trained)
@@ -285,16 +305,19 @@ async def _terms(cfg: online.Config, stage: Stage, sample: Sample) -> list[Term]
     [new_T] = await stage.trained.logprobs([batch])
     old_T = new_T if batch.old_logprobs_T is None else batch.old_logprobs_T
     losses_T, gradients_T = _taken_apart(cfg, batch, new_T)
+    seen = sample.target_mask or [True] * len(sample.rollout_logprobs)
     return [
         Term(
             token=str(stage.tokenizer.decode([token])),
-            sampler_logprob=sample.rollout_logprobs[t],
+            sampler_logprob=logprob,
             old_logprob=float(old_T[t]),
             new_logprob=float(new_T[t]),
             loss=float(losses_T[t]),
             gradient=float(gradients_T[t]),
         )
-        for t, token in enumerate(sample.tokens[sample.target_start :])
+        for t, (token, logprob) in enumerate(
+            compress(zip(sample.tokens[sample.target_start :], sample.rollout_logprobs, strict=True), seen)
+        )
     ]
 
 

@@ -1,6 +1,6 @@
 """Answers that are searched for: prompts to groups by way of a sampler, with what each answer has cost.
 
-Used by the evaluate and generate loops. With the sampler `single` the groups are those of `rollouts.sample_indices`. A
+Used by every loop that samples. With the sampler `single` the groups are those of `rollouts.sample_indices`. A
 search is named like the sample that it finds, `trajectory_id(…, index)`; so is its first request for an answer, further
 ones `~1`, `~2`, …, and what goes on from a draft its name with `.0`, `.1`, …. Seeds are hashes of names.
 """
@@ -138,6 +138,7 @@ class Desk:
             text=self._text(tokens),
             stop=StopReason.LENGTH if spent else None,
             versions=(*draft.versions[:kept], *[draft.policy_version] * len(added)) if draft.versions else (),
+            sampled=(*_sampled(draft)[:kept], *[False] * len(added)),
         )
 
     async def extend(
@@ -184,6 +185,7 @@ class Desk:
             stop=draft.stop or StopReason.LENGTH,
             policy_version=draft.policy_version,
             versions=draft.versions,
+            sampled=draft.sampled,
             seed=draft.seed,
         )
 
@@ -243,6 +245,7 @@ class Desk:
             seed=request.seed,
             policy_version=old,
             versions=versions if len(set(versions)) > 1 else (),
+            sampled=(*draft.sampled, *[True] * sampled) if draft.sampled else (),
         )
 
     def _stop(self, completion: Completion, tokens: Sequence[int], sampling: Sampling) -> StopReason | None:
@@ -262,6 +265,10 @@ class Desk:
 
     def _decoded(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+
+def _sampled(draft: Draft) -> Sequence[bool]:
+    return draft.sampled or [True] * len(draft.tokens)
 
 
 def spelt(answer: str | None) -> str | None:

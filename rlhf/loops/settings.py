@@ -350,7 +350,8 @@ def _check_turns(settings: Settings, stages: Sequence[StageSettings]) -> None:
 def _check_scorers(settings: Settings, stages: Sequence[StageSettings]) -> None:
     """Searches are scored by a reward of this run."""
     samplers = {"evaluation": settings.evaluation.sampler}
-    samplers |= {stage.name: stage.config.sampler for stage in stages if isinstance(stage.config, generate.Config)}
+    sampling = (generate.Config, online.Config)
+    samplers |= {stage.name: stage.config.sampler for stage in stages if isinstance(stage.config, sampling)}
     for where, sampler in samplers.items():
         scorer = sampler.config.scorer if isinstance(sampler.config, ScoredConfig) else ""
         if scorer and scorer not in settings.rewards:

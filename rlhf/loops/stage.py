@@ -293,8 +293,9 @@ class Stage:
 def sample_rows(
     groups: Sequence[Group], advantages: Mapping[str, float], *, step: int, stage: str
 ) -> Iterator[dict[str, Json]]:
-    """One record per trajectory: all that is needed to read, re-score and generate it again. `versions` and
-    `per_token`, one per token, stand only where a sample went on across a weight update, or tokens have rewards;
+    """One record per trajectory: all that is needed to read, re-score and generate it again. `versions`,
+    `sampled` and `per_token`, one per token, stand only where a sample went on across a weight update, where tokens
+    were put there (0), or where they have rewards;
     `greedy`, the greedy answer to the prompt, with the first sample of a group that is compared with it."""
     for group in groups:
         for g, (t, reward) in enumerate(zip(group.trajectories, group.rewards, strict=True)):
@@ -333,6 +334,7 @@ def _sampled(t: Trajectory) -> dict[str, Json]:
     return {
         "policy_version": t.policy_version,
         **({"versions": t.versions} if t.versions else {}),
+        **({"sampled": list(map(int, t.sampled))} if t.sampled else {}),
         "length": len(t.tokens),
         "prompt_tokens": t.prompt_tokens,
         "tokens": t.tokens,

@@ -23,7 +23,7 @@ from rlhf.core.seeding import derive_seed
 from rlhf.core.training import Batch, Sample, Stream, UpdateStats
 from rlhf.core.types import Group
 from rlhf.data.packing import by_sample, count, pack
-from rlhf.loops import critic, kl_in_reward, teacher, verify
+from rlhf.loops import critic, kl_in_reward, sampled, teacher, verify
 from rlhf.loops.stage import Stage
 from rlhf.losses.correction import effective_sample_size
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rlhf.loops.online import Config
 
 Rows = Mapping[str, tuple[float, ...]]
-"""Per sample id, one number per response token."""
+"""Per sample id, one number per response token that the policy sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +53,17 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
     """
     gradable = [
         Sample(
-            id=t.id, tokens=t.prompt_tokens + t.tokens, target_start=len(t.prompt_tokens), rollout_logprobs=t.logprobs
+            id=t.id,
+            tokens=t.prompt_tokens + t.tokens,
+            target_start=len(t.prompt_tokens),
+            target_mask=t.sampled or None,
+            rollout_logprobs=t.logprobs,
         )
         for g in groups
         for t, r in zip(g.trajectories, g.rewards, strict=True)
         if r.value is not None and t.tokens
     ]
+    groups = list(map(sampled.only, groups))
     reference = stage.reference
     ref = await _logprobs(reference, cfg, gradable, stage) if reference is not None else None
     stale = cfg.needs_teacher and cfg.max_staleness > 0
@@ -83,20 +88,22 @@ async def prepare(cfg: Config, groups: Sequence[Group], *, stage: Stage, learner
         returns = _by_id(groups, cfg.advantage.module.returns(groups, cfg.advantage.config))
     advantages = cfg.advantage.module.advantages(groups, cfg.advantage.config)
     by_id = _by_id(groups, verify.weighted(cfg.verify, groups, advantages))
+    trained = [s for s in gradable if by_id[s.id] is not None]
+    if values is not None and returns is not None:
+        metrics |= critic.measure([(values[s.id], returns[s.id]) for s in trained])
     samples = [
         replace(
             s,
-            advantages=by_id[s.id],
-            old_logprobs=old[s.id] if old is not None and cfg.epochs * cfg.minibatches > 1 else None,
-            ref_logprobs=ref[s.id] if ref is not None and _uses(cfg, Stream.REF_LOGPROBS) else None,
-            values=values[s.id] if values is not None else None,
-            returns=returns[s.id] if returns is not None else None,
+            advantages=sampled.spread(by_id[s.id], s),
+            old_logprobs=sampled.spread(old[s.id], s) if old is not None and cfg.epochs * cfg.minibatches > 1 else None,
+            ref_logprobs=sampled.spread(ref[s.id], s) if ref is not None and _uses(cfg, Stream.REF_LOGPROBS) else None,
+            values=sampled.spread(values[s.id], s) if values is not None else None,
+            returns=sampled.spread(returns[s.id], s) if returns is not None else None,
         )
-        for s in gradable
-        if by_id[s.id] is not None
+        for s in trained
     ]
-    means = {s.id: sum(s.advantages) / len(s.advantages) for s in samples if s.advantages}
-    metrics |= spread("critic/advantages", list(means.values())) | critic.measure(samples)
+    means = {s.id: sum(by_id[s.id]) / len(by_id[s.id]) for s in trained if by_id[s.id]}
+    metrics |= spread("critic/advantages", list(means.values()))
     return Prepared(samples=samples, advantages=means, metrics=metrics, kl_coef=kl_coef)
 
 

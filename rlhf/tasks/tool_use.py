@@ -6,16 +6,16 @@ r"""Tools to call: a calculator, and functions that are put together; each resul
 Compact questions use short calls; in words a system message lists the tools, and calls are JSON between `<call>` and
 `</call>` (`rlhf.core.tools`). Worked answers come in pieces (column `pieces`), so that a supervised stage with
 `examples.name: pieces` learns to call and to go on, and not to predict what a tool says. With `direct_below` what is
-easy is worked out without a call; with `noise` a call is wrong on purpose, the tool says what is true of it, and the
-answer goes on from there.
+easy is worked out without a call, with `direct` a share of everything, so that a policy knows both ways; with `noise` a
+call is wrong on purpose, the tool says what is true of it, and the answer goes on from there.
 
 Sources: a calculator whose results are put into the text is that of GSM8K (Cobbe et al. 2021, arXiv 2110.14168) and
 Toolformer (Schick et al. 2023, arXiv 2302.04761); functions put together, sequentially here, are those of BUTTON (Chen
 et al. 2024, arXiv 2410.12952), which writes dialogues with language models, where ours are executed.
 
-A policy that samples with tools needs an environment that puts `rlhf.core.tools.respond` behind each call and leaves it
-out of the loss. There is none yet: sampled answers write the results themselves, and the reward `tool_use` compares
-them with what the tool would have said.
+A policy samples with tools where `sampler: tool_calls` is set: what a tool says is put behind each call and left out of
+the loss. With plain sampling answers write the results themselves, and the reward `tool_use` compares them with what the
+tool would have said.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Config(GeneratedConfig):
     """Numbers are drawn from 1 to this."""
     direct_below: int = 0
     """Worked answers do without the calculator where both numbers are below this: `3+4=7`. 0 calls it always."""
+    direct: float = 0.0
+    """Probability that an operation of a training answer is worked out without the calculator, whatever its numbers."""
     noise: float = 0.0
     """Probability that a call of a training answer has a number that is off by 1, and goes on from the result."""
 
@@ -70,7 +72,7 @@ class Config(GeneratedConfig):
         super().__post_init__()
         generated.check_choices(self, "kinds", KINDS)
         generated.check_range(self, "min_depth", "max_depth", least=1, most=8)
-        generated.check_shares(self, "noise")
+        generated.check_shares(self, "direct", "noise")
         if not 1 <= self.max_number < 10**6:
             raise ConfigError("max_number", f"{self.max_number} is not in 1 to 999999", fix="use 99")
         if self.direct_below < 0:
@@ -116,7 +118,8 @@ def build(cfg: Config, *, seed: int, rows: ReadRows | None = None) -> PromptSets
 
     def write(name: str, chain: Chain, rng: random.Random, trains: bool) -> Prompt:
         right = worked(chain.kind, chain.start, chain.operations, cfg)
-        spoilt = worked(chain.kind, chain.start, chain.operations, cfg, rng=rng) if cfg.noise else right
+        changed = cfg.noise or cfg.direct
+        spoilt = worked(chain.kind, chain.start, chain.operations, cfg, rng=rng) if changed else right
         return _prompt(name, chain, right, spoilt, trains, cfg)
 
     fix = "raise task.max_number or task.max_depth"
@@ -165,7 +168,8 @@ def worked(
     for name, other in operations:
         if rng is not None and rng.random() < cfg.noise:
             value += rng.choice((-1, 1))
-        if kind == CALCULATOR and max(abs(value), other or 0) < cfg.direct_below:
+        easy = max(abs(value), other or 0) < cfg.direct_below
+        if kind == CALCULATOR and (easy or (rng is not None and cfg.direct and rng.random() < cfg.direct)):
             text = _expression(value, name, other)
             result = tools.calculate(text)
             pieces.append((f"{text}={result}\n", True))

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from rlhf.core.search import Draft, SearchTools
 
+TRAINS = True
+"""As in `tool_calls`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from vllm_models import (
     CONTEXT,
     PROMPTS,
     SHAPED,
+    WAIT_S,
+    Steps,
     engine,
     folder,
     gap,
@@ -37,7 +39,6 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 pytestmark = pytest.mark.cluster
 
 LONG = Sampling(max_tokens=120)
-WAIT_S = 120
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +57,6 @@ def first_weights(made: VllmEngine) -> None:
 
 def tokens(done: list[Completion]) -> list[tuple[int, ...]]:
     return [c.tokens for c in done]
-
-
-class Steps:
-    """Tells when the engine has made some steps, so that a test can act in the middle of an answer."""
-
-    def __init__(self, made: VllmEngine) -> None:
-        self._count = 0
-        self._passed = threading.Condition()
-        made._loop.call(self._watch)
-
-    @property
-    def count(self) -> int:
-        with self._passed:
-            return self._count
-
-    def wait_for(self, count: int) -> None:
-        with self._passed:
-            assert self._passed.wait_for(lambda: self._count >= count, WAIT_S)
-
-    def _watch(self, sampler: Any) -> None:
-        step = type(sampler).step
-
-        def counted() -> None:
-            step(sampler)
-            with self._passed:
-                self._count += 1
-                self._passed.notify_all()
-
-        sampler.step = counted
 
 
 # The distribution.
@@ -179,6 +151,21 @@ def test_answers_end_as_in_the_embedded_engine(made: VllmEngine) -> None:
             assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
             seen.add(mine.stop)
     assert seen == {StopReason.EOS, StopReason.STOP_STRING, StopReason.LENGTH}
+
+
+def test_answers_keep_to_a_pattern_as_in_the_embedded_engine(made: VllmEngine) -> None:
+    embedded = transformers_engine.TransformersEngine(model(), tiny_model.tokenizer(), transformers_engine.Config())
+    ends = model().generation_config.eos_token_id
+    digits = "".join(digit for digit in "0123456789" if tiny_model.ids(digit)[0] not in ends)
+    asked = [replace(r, pattern=f"[{digits}]{{3}}" if n % 2 else "") for n, r in enumerate(requests())]
+    for sampling in (Sampling(temperature=0, max_tokens=16), Sampling(temperature=0, max_tokens=2)):
+        for mine, other in zip(
+            made.generate(asked, sampling=sampling), embedded.generate(asked, sampling=sampling), strict=True
+        ):
+            assert (mine.tokens, mine.stop) == (other.tokens, other.stop)
+            assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-4), "those of the cut distribution"
+    for request, drawn in zip(asked, made.generate(asked, sampling=Sampling(max_tokens=16)), strict=True):
+        assert not request.pattern or (set(drawn.text[:3]) <= set(digits) and len(drawn.tokens) == 4)
 
 
 def test_a_stop_string_cuts_the_text_and_ends_the_tokens(made: VllmEngine) -> None:

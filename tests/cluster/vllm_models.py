@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,37 @@ SHAPES: dict[str, dict[str, Any]] = {
 WIDE = {"intermediate_size": 8192}
 """Some weights of a Llama are larger than half of a bucket of 1 MiB."""
 SHAPED = Sampling(temperature=0.7, top_k=8, top_p=0.9, max_tokens=16)
+WAIT_S = 120
 PROMPTS = [tiny_model.ids(text) for text in ("3+5=", "12+4+9=", "#", "a0b1c2d3e4f5=")]
+
+
+class Steps:
+    """Tells when the engine has made some steps, so that a test can act in the middle of an answer."""
+
+    def __init__(self, made: VllmEngine) -> None:
+        self._count = 0
+        self._passed = threading.Condition()
+        made._loop.call(self._watch)
+
+    @property
+    def count(self) -> int:
+        with self._passed:
+            return self._count
+
+    def wait_for(self, count: int) -> None:
+        with self._passed:
+            assert self._passed.wait_for(lambda: self._count >= count, WAIT_S)
+
+    def _watch(self, sampler: Any) -> None:
+        step = type(sampler).step
+
+        def counted() -> None:
+            step(sampler)
+            with self._passed:
+                self._count += 1
+                self._passed.notify_all()
+
+        sampler.step = counted
 
 
 def model(family: str = "llama", *, seed: int = 0, **changes: Any) -> Any:

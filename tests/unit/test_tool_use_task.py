@@ -61,6 +61,15 @@ def test_what_is_easy_is_done_without_a_call() -> None:
     assert any("[" not in tool_use.reference(p) for p in prompts(direct_below=50, max_number=20))
 
 
+def test_a_share_of_training_answers_does_without_calls_and_references_do_not() -> None:
+    found = prompts(direct=0.5, min_depth=2, max_depth=2)
+    calls = [str(prompt.solution).count("[") for prompt in found]
+    assert {0, 1, 2} == set(calls) and 0.7 < sum(calls) / len(calls) < 1.3
+    assert all(tool_use.reference(prompt).count("[") == 2 for prompt in found)
+    grade = task_proofs.grader("tool_use")
+    assert all(grade(prompt, prompt.solution or "").value == 1.0 for prompt in found), "what is direct is right"
+
+
 def test_questions_are_built_up_as_they_are_worked_out() -> None:
     for prompt in prompts(max_depth=4):
         assert tools.calculate(prompt.messages[-1].content.removesuffix("=")) == int(prompt.gold)

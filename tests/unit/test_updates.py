@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,3 +101,31 @@ def test_beside_adapters_the_reference_is_the_policy_and_no_second_model(tmp_pat
     assert made == [] and policy.without == 8
     assert all(batch.ref_logprobs_T is not None for batch in policy.trained)
     assert Unadapted(cast(Any, policy)).ranks == 1
+
+
+def test_tokens_that_nobody_sampled_are_read_and_not_trained_on(tmp_path: Path) -> None:
+    keys = KEYS | {"kl_in_reward": {"coef": 0.1}}
+    cfg, policy, made = build(online.Config, keys), Model(says=-1.0), list[Model]()
+    request = LearnerRequest(cfg.loss, cfg.learner, cast(Any, None), 6)
+    both = group(1.0, 0.0, lengths=(4, 2))
+    tool = replace(both.trajectories[0], logprobs=(-0.5, 0.0, 0.0, -0.5), sampled=(True, False, False, True))
+    both = replace(both, trajectories=(tool, both.trajectories[1]))
+
+    async def run() -> updates.Prepared:
+        here = stage(tmp_path, made)
+        await reference.start(cfg.reference, here, cast(Any, policy), request)
+        prepared = await updates.prepare(cfg, [both], stage=here, learner=cast(Any, policy))
+        await updates.train(cfg, prepared, stage=here, learner=cast(Any, policy))
+        return prepared
+
+    prepared = asyncio.run(run())
+    first, second = prepared.samples
+    assert first.advantages is not None and second.advantages is not None
+    kept = first.advantages[0]
+    assert first.advantages == pytest.approx((kept, 0.0, 0.0, kept)) and kept > 0
+    assert prepared.advantages[first.id] == pytest.approx(kept), "the mean is that of what was sampled"
+    assert first.old_logprobs == (-1.0, 0.0, 0.0, -1.0) and first.ref_logprobs == (-2.0, 0.0, 0.0, -2.0)
+    assert policy.asked == made[0].asked == 4
+    assert sum(len(batch.targets_T) for batch in policy.trained) == 3 * 4
+    read = next(batch for batch in policy.trained if first.id in batch.ids)
+    assert read.tokens_N.tolist()[:5] == [1, 2, 3, 3, 3], "the policy goes on from what the tool said"
