@@ -23,7 +23,6 @@ from rlhf.core.protocols import EngineSpec
 from rlhf.core.sampling import Sampling
 from rlhf.core.types import Completion, Request, StopReason
 
-
 _NAME = re.compile(r"-?\d+-\d+-(?P<prompt>.*)-(?P<index>\d+)(~(?P<further>\d+))?([.+?]\S*)?", re.DOTALL)
 
 

@@ -13,9 +13,9 @@ Sources: a calculator whose results are put into the text is that of GSM8K (Cobb
 Toolformer (Schick et al. 2023, arXiv 2302.04761); functions put together, sequentially here, are those of BUTTON (Chen
 et al. 2024, arXiv 2410.12952), which writes dialogues with language models, where ours are executed.
 
-A policy samples with tools where `sampler: tool_calls` is set: what a tool says is put behind each call and left out of
-the loss. With plain sampling answers write the results themselves, and the reward `tool_use` compares them with what the
-tool would have said.
+A policy samples with tools where `sampler: tool_calls` is set: what a tool says is put behind each call, and left out
+of the loss. With plain sampling answers write the results themselves, and the reward `tool_use` compares them with what
+the tool would have said.
 """
 
 from __future__ import annotations
