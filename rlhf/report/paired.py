@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rlhf.report.stats import BATCH_ELEMENTS, Floats, Interval, bootstrap_interval
 
@@ -93,7 +93,7 @@ def permutation(differences: Floats, *, seed: int) -> float:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value of two runs being right equally often."""
     together = only_first + only_second
-    return min(1.0, 2 * float(stats.binom.cdf(min(only_first, only_second), together, 0.5))) if together else 1.0
+    return min(1.0, 2 * float(special.bdtr(min(only_first, only_second), together, 0.5))) if together else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

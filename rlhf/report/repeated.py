@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from rlhf.core.errors import ConfigError
 
@@ -120,12 +120,19 @@ def _wins(own: int, others: tuple[int, ...], silent: int, k: int) -> float:
                 factor[:, t] *= nodes
             product = _times(product, factor)
         chance += _votes(own, share, t)[t] * float(weights @ product[:, k - t])
-    return chance / float(stats.binom.pmf(k, n, share))
+    return chance / float(_binomial(k, n, share))
 
 
 def _votes(m: int, share: float, most: int) -> np.ndarray:
     """[most + 1] probability of each number of votes."""
-    return stats.binom.pmf(np.arange(most + 1), m, share)
+    return _binomial(np.arange(most + 1), m, share)
+
+
+def _binomial(k: np.ndarray | int, n: int, share: float) -> np.ndarray:
+    """Probability of k successes in n; of `scipy.special`, since importing `scipy.stats` takes a third of a second."""
+    hits = np.minimum(k, n)
+    ways = special.gammaln(n + 1) - special.gammaln(hits + 1) - special.gammaln(n - hits + 1)
+    return np.where(k <= n, np.exp(ways + special.xlogy(hits, share) + special.xlog1py(n - hits, -share)), 0.0)
 
 
 def _times(product: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from rlhf.core.errors import DataError
 
@@ -165,5 +165,5 @@ def tail_of(prompts: int, *, level: float = 0.95) -> float:
     """The share of resamples to leave out on each side."""
     if prompts < 2:
         return (1 - level) / 2
-    quantile = stats.t.ppf((1 + level) / 2, prompts - 1)
-    return float(stats.norm.sf(quantile * math.sqrt(prompts / (prompts - 1))))
+    quantile = special.stdtrit(prompts - 1, (1 + level) / 2)
+    return float(special.ndtr(-quantile * math.sqrt(prompts / (prompts - 1))))

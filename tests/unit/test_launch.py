@@ -140,7 +140,7 @@ def test_tests_and_training_share_one_environment(sandbox: Sandbox) -> None:
     sandbox.run("launch/test.sh", "-k", "x")
     assert sandbox.log() == [
         "-m pip install --disable-pip-version-check torch==2.13.0 --editable ROOT[test]",
-        "-m pip uninstall --disable-pip-version-check --yes torchvision torchaudio torchcodec",
+        "-m pip uninstall --disable-pip-version-check --yes torchvision torchaudio torchcodec scikit-learn",
         "-m pytest -k x",
     ]
     # What serves the tests serves training too.
