@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from rlhf.core.errors import LostError, UserError
+from rlhf.core.process import importing
 from rlhf.loops.interrupt import Interrupt, Interrupted
 
 SPIN_COUNT = "3000"
@@ -203,7 +204,8 @@ def _lab(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     with Interrupt() as interrupt:
-        from rlhf.loops import pipeline, settings
+        with importing():
+            from rlhf.loops import pipeline, settings
 
         experiment = settings.read(arguments.config, arguments.overrides)
         pipeline.train(experiment, cache=arguments.cache, interrupt=interrupt)
@@ -211,8 +213,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     with Interrupt() as interrupt:
-        from rlhf.core.errors import ConfigError
-        from rlhf.loops import pipeline, settings
+        with importing():
+            from rlhf.core.errors import ConfigError
+            from rlhf.loops import pipeline, settings
 
         experiment = settings.read(arguments.config, arguments.overrides)
         if arguments.build is not None:
@@ -228,13 +231,15 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import plan, settings
+    with importing():
+        from rlhf.loops import plan, settings
 
     plan.show(settings.read(arguments.config, arguments.overrides))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import calibrate, ladder, measure, picture, processbench, prompt_search
+    with importing():
+        from rlhf.loops import calibrate, ladder, measure, picture, processbench, prompt_search
 
     for file, other in ((arguments.prompts, prompt_search.evaluate), (arguments.ladder, ladder.evaluate)):
         if file is not None:
@@ -274,19 +279,22 @@ def _harness(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import measure
+    with importing():
+        from rlhf.loops import measure
 
     print(measure.report(arguments.run))
 
 
 def _replay(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import replay
+    with importing():
+        from rlhf.loops import replay
 
     replay.show(arguments.run, arguments.sample_id)
 
 
 def _diagnose(arguments: argparse.Namespace) -> None:
-    from rlhf.loops import diagnose
+    with importing():
+        from rlhf.loops import diagnose
 
     diagnose.show(arguments.run, above=arguments.above)
 
@@ -331,7 +339,8 @@ def _audit(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    from rlhf.sweeps import runs, spec, sweep
+    with importing():
+        from rlhf.sweeps import runs, spec, sweep
 
     found = spec.read(arguments.file, arguments.overrides)
     if arguments.plan:

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from rlhf.core.errors import ConfigError, DataError
+from rlhf.core.process import importing
 from rlhf.core.protocols import EngineSpec
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ def start(cfg: Config, spec: EngineSpec) -> LLMEngine:
         ConfigError: this build of vLLM, or vLLM, cannot do what is asked for. DataError: it cannot serve this model.
     """
     with _environment(spec.path), _process():
-        # First of all that is vLLM's: it decides what gets compiled.
-        from rollout import vllm_worker  # isort: skip
-        from vllm import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.llm_engine import LLMEngine
-        from vllm.v1.executor import Executor
+        with importing():
+            # First of all that is vLLM's: it decides what gets compiled.
+            from rollout import vllm_worker  # isort: skip
+            from vllm import EngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.llm_engine import LLMEngine
+            from vllm.v1.executor import Executor
 
         on_cpu = current_platform.is_cpu()
         _check_device(spec.device, on_cpu=on_cpu)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -10,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which 
 import pytest
 import torch
 
+gc.disable()  # until everything is collected: nothing that imports make is garbage
 torch.set_num_threads(1)
 
 LONGEST = ("slurm", "ray_faults", "sweep_jobs", "ray_vllm", "ray_nodes", "ray_devices")
@@ -25,3 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is looked for again, and not among what is there already."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """What is there may be garbage now."""
+    gc.unfreeze()

@@ -16,20 +16,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.distributed import TCPStore
+from rlhf.core.process import importing
 
-from rlhf.core.metrics import Metric
-from rlhf.core.protocols import Counts, Engine, Receiver, Transfer
-from rlhf.core.sampling import Sampling
-from rlhf.core.training import Batch, TopK, UpdateStats
-from rlhf.core.types import Completion, Request
-from rlhf.learner.learner import Learner
-from rlhf.runtime import host
-from rlhf.runtime.process import Process, R, Surroundings
-from rlhf.runtime.roles import EngineRole, LearnerRole
-from rlhf.runtime.sending import Order, Sent, Way, way
-from rlhf.sync.buckets import Bucket, checksums
+with importing():
+    from torch import Tensor
+    from torch.distributed import TCPStore
+
+    from rlhf.core.metrics import Metric
+    from rlhf.core.protocols import Counts, Engine, Receiver, Transfer
+    from rlhf.core.sampling import Sampling
+    from rlhf.core.training import Batch, TopK, UpdateStats
+    from rlhf.core.types import Completion, Request
+    from rlhf.learner.learner import Learner
+    from rlhf.runtime import host
+    from rlhf.runtime.process import Process, R, Surroundings
+    from rlhf.runtime.roles import EngineRole, LearnerRole
+    from rlhf.runtime.sending import Order, Sent, Way, way
+    from rlhf.sync.buckets import Bucket, checksums
 
 MEETING_BACKLOG = 2048
 """Ranks that may come at the same moment."""

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
 
+from rlhf.core.process import importing
+
 PRELOADED = (
     "rlhf.loops.pipeline",
     "rlhf.loops.replay",
@@ -62,8 +64,9 @@ class Request(TypedDict):
 
 def serve() -> None:
     """Answer requests until the input ends."""
-    for name in PRELOADED:
-        importlib.import_module(name)
+    with importing():
+        for name in PRELOADED:
+            importlib.import_module(name)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.nn import Parameter, functional
 
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
+from rlhf.core.process import importing
 from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
 from rlhf.learner import builds, export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
@@ -339,7 +340,7 @@ def _deepspeed(ranks: World) -> ModuleType:
     os.environ.setdefault("DS_ACCELERATOR", kind)
     os.environ["LOCAL_RANK"] = str(ranks.device.index or 0)
     try:
-        with _silent():
+        with _silent(), importing():
             import deepspeed
             import deepspeed.comm
             from deepspeed.accelerator import get_accelerator
