@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
@@ -33,7 +33,7 @@ def die_with_parent(parent: int) -> bool:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def importing() -> Generator[None]:
     """For the imports of a process that is ours: garbage is not looked for meanwhile, and never among what is there
     afterwards. Large packages make a million objects that stay, and looking through them again and again takes a sixth
     of the start."""
