@@ -59,6 +59,8 @@ def connect(cfg: Config) -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
             _node_ip_address=LOOPBACK,
+            # Workers for tasks of an environment that none of ours has.
+            _system_config={"prestart_worker_first_driver": False},
         )
 
 

@@ -55,6 +55,8 @@ class Config(GeneratedConfig):
 
     kinds: list[str] = field(default_factory=lambda: [CALCULATOR])
     """Of calculator and functions; each prompt draws one."""
+    signs: list[str] = field(default_factory=lambda: ["+", "-", "*"])
+    """What is calculated: any of these."""
     min_depth: int = 1
     """Fewest operations."""
     max_depth: int = 3
@@ -71,6 +73,7 @@ class Config(GeneratedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         generated.check_choices(self, "kinds", KINDS)
+        generated.check_choices(self, "signs", "+-*")
         generated.check_range(self, "min_depth", "max_depth", least=1, most=8)
         generated.check_shares(self, "direct", "noise")
         if not 1 <= self.max_number < 10**6:
@@ -143,7 +146,7 @@ def draw(cfg: Config, rng: random.Random) -> Chain:
     operations = list[Operation]()
     for _ in range(depth):
         if kind == CALCULATOR:
-            operations.append((rng.choice("+-*"), rng.randint(1, cfg.max_number)))
+            operations.append((rng.choice(cfg.signs), rng.randint(1, cfg.max_number)))
         else:
             name = rng.choice(COMPOSED)
             two = len(tools.TOOLS[name].parameters) == 2

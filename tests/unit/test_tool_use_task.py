@@ -70,6 +70,14 @@ def test_a_share_of_training_answers_does_without_calls_and_references_do_not() 
     assert all(grade(prompt, prompt.solution or "").value == 1.0 for prompt in found), "what is direct is right"
 
 
+def test_only_the_signs_that_are_named_are_asked_for() -> None:
+    assert {sign for p in prompts(signs=["*"], max_depth=1) for sign in "+-*" if sign in p.messages[-1].content} == {
+        "*"
+    }
+    with pytest.raises(ConfigError, match="signs"):
+        Config(signs=["/"])
+
+
 def test_questions_are_built_up_as_they_are_worked_out() -> None:
     for prompt in prompts(max_depth=4):
         assert tools.calculate(prompt.messages[-1].content.removesuffix("=")) == int(prompt.gold)
