@@ -31,6 +31,7 @@ from rlhf.core.training import Head, Labels, Sample, Stream
 from rlhf.core.types import Prompt
 from rlhf.data import sources
 from rlhf.data.packing import pack
+from rlhf.data.sources import Row
 from rlhf.learner import learner
 from rlhf.loops import beside, care, critic, held_out, reference, references, teacher, updates
 from rlhf.loops.beside import RewardModelConfig
@@ -274,11 +275,25 @@ def _read(cfg: Config, source: str, *, where: str, name: str, stage: Stage | Non
     """The examples of a file or hub dataset; those that are trained on, in a stage, without what must not be."""
     read = partial(cfg.examples.module.read, cfg=cfg.examples.config)
     rows = list(enumerate(sources.rows(source, split="train", where=where), start=1))
-    removed = stage.screen.rows(rows, where=source) if stage is not None else []
     if stage is not None:
-        care.write(stage.folder.removed, stage.name, removed)
+        rows = _screened(cfg, rows, source, stage)
+    return [read(row, where=f"{source}, row {n}", name=f"{name}-{n}") for n, row in rows]
+
+
+def _screened(cfg: Config, rows: list[tuple[int, Row]], source: str, stage: Stage) -> list[tuple[int, Row]]:
+    """Rows without what must not be trained on; a wrong answer must not where the answer is what is learnt."""
+    removed = stage.screen.rows(rows, where=source)
+    left = _without(rows, removed)
+    if learner.labels(cfg.loss) is Labels.NONE:
+        noisy = stage.screen.noisy(left, where=source)
+        removed, left = removed + noisy, _without(left, noisy)
+    care.write(stage.folder.removed, stage.name, removed)
+    return left
+
+
+def _without(rows: list[tuple[int, Row]], removed: Sequence[care.Removed]) -> list[tuple[int, Row]]:
     gone = {one.name for one in removed}
-    return [read(row, where=f"{source}, row {n}", name=f"{name}-{n}") for n, row in rows if str(n) not in gone]
+    return [(n, row) for n, row in rows if str(n) not in gone]
 
 
 def _of_prompts(cfg: Config, prompts: Sequence[Prompt]) -> list[Example]:

@@ -327,7 +327,7 @@ def _write_contents(folder: RunFolder, shared: setup.Parts) -> None:
         RunFolderError: the run has begun, and they are no longer those that it began with.
     """
     environment = json.loads(folder.environment.read_text(encoding="utf-8"))
-    now = {care.PROMPTS: care.contents(shared.task, shared.cared.removed)}
+    now = {care.PROMPTS: care.contents(shared.cared)}
     if care.PROMPTS in environment:
         _check_same(folder, flatten(now), flatten({care.PROMPTS: environment[care.PROMPTS]}))
         return

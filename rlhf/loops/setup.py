@@ -18,15 +18,17 @@ from transformers import PreTrainedTokenizerBase
 from rewards import base, rubric
 from rewards.base import Awaited, RewardConfig
 from rewards.pool import WorkerPool
+from rewards.rubric import RubricConfig
 from rlhf.core.component import Component
 from rlhf.core.errors import ConfigError, DataError, did_you_mean
 from rlhf.core.protocols import Task
-from rlhf.core.types import Prompt
+from rlhf.core.types import Prompt, RewardOut
 from rlhf.data import judging, sources
 from rlhf.data.render import check_tokenizer, render_prompt
 from rlhf.loops import curriculum, generate, offline, online, teacher
 from rlhf.loops.care import Cared, cared
 from rlhf.loops.evaluate import Evaluator, by_task
+from rlhf.loops.noise import Grade
 from rlhf.loops.prompts import of_tasks
 from rlhf.loops.settings import Experiment, Settings, StageSettings, trained_beside
 from rlhf.loops.stage import Progress
@@ -74,7 +76,27 @@ def _cared(settings: Settings) -> Cared:
     for name, prompts in (("training", built.train()), ("held-out", built.held_out())):
         if not prompts:
             raise DataError("task", f"there are no {name} prompts", fix="check the task's paths and limits")
-    return cared(settings.care, built)
+    return cared(settings.care, built, seed=settings.seed, grade=_grading(settings) if settings.care.noise.on else None)
+
+
+def _grading(settings: Settings) -> Grade:
+    """What the first reward says of answers, in processes that end with the call.
+
+    Raises:
+        ConfigError: it cannot say so before the run, or need not say the same another time.
+    """
+    name, first = next(iter(settings.rewards.items()))
+    if isinstance(first.config, RewardConfig) and (first.config.costly or first.config.awaits is not None):
+        problem = f"the first reward, '{name}', cannot check all worked answers whenever the run starts"
+        raise ConfigError("care.noise.leave_out", problem, fix="put a verifier first, or leave it empty")
+
+    def grade(answers: Sequence[tuple[Prompt, str]]) -> list[RewardOut]:
+        groups = [base.answered(prompt, text) for prompt, text in answers]
+        with WorkerPool() as pool:
+            scored = rubric.score_groups(groups, {name: first}, RubricConfig(), pool)
+        return [group.rewards[0] for group in scored]
+
+    return grade
 
 
 def parts(settings: Settings, model_folder: Path) -> Parts:
@@ -224,7 +246,9 @@ def context_length(folder: Path) -> int:
 
 def _make_model(settings: Settings, folder: Path, made: Task) -> Path:
     """Find or download the model, or make it; a kill leaves a made one whole under its name, or not there."""
-    texts = (text for p in made.train() for text in (*(m.content for m in p.messages), p.solution or "", p.gold))
+    # A task or kind that is held out as a whole may be written in characters that training prompts do not have.
+    read = (*made.train(), *(made.held_out() if settings.care.split.on else ()))
+    texts = (text for p in read for text in (*(m.content for m in p.messages), p.solution or "", p.gold))
     hidden = folder.with_name(f".{folder.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     try:
@@ -333,7 +357,7 @@ def _longest_question(stage: StageSettings, shared: Parts) -> int:
 
 
 def _check_reward(label: str, component: Component, settings: Settings, shared: Parts) -> None:
-    prompts = [found[0] for found in by_task(shared.task.train()).values()]
+    prompts = [found[0] for found in by_task((*shared.task.train(), *shared.task.held_out())).values()]
     groups = [base.answered(prompt, settings.task.module.reference(prompt) or "") for prompt in prompts]
     try:
         rubric.score_groups(groups, {label: component}, settings.rubric, shared.pool)

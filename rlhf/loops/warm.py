@@ -76,9 +76,9 @@ def _earlier_stages(experiment: Experiment) -> Experiment:
 
 
 def _only_trains(experiment: Experiment) -> bool:
-    """Whether the run is one supervised stage that measures nothing before its last step. On Ray engines have devices
-    of their own shape, which another engine would not fit."""
-    if experiment.stop_before is not None or experiment.evaluates_start:
+    """Whether the run is one supervised stage that measures nothing before its last step, and no reward has said what
+    it learns. On Ray engines have devices of their own shape, which another engine would not fit."""
+    if experiment.stop_before is not None or experiment.evaluates_start or experiment.settings.care.noise.on:
         return False
     [stage] = experiment.stages
     trains = isinstance(stage.config, offline.Config) and stage.config.steps > 1 and not stage.config.evaluate_every

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,10 @@ TASK = PromptSets(
     ),
     held_out_prompts=(prompt("x", QUESTION),),
 )
+
+
+def contents(task: PromptSets) -> dict[str, Any]:
+    return care.contents(care.cared(CareConfig(), task))
 
 
 @pytest.fixture
@@ -83,10 +88,10 @@ def test_a_run_that_would_have_nothing_left_is_refused(test_set: str) -> None:
 
 
 def test_what_is_said_of_prompts_changes_with_anything_in_them() -> None:
-    said = care.contents(TASK, ())
-    assert said["train"] == {"word problems": {"prompts": 3, "content": said["train"]["word problems"]["content"]}}  # type: ignore[index,call-overload]
+    said = contents(TASK)
+    assert said["train"] == {"word problems": {"prompts": 3, "content": said["train"]["word problems"]["content"]}}
     first, *rest = TASK.train_prompts
     for other in (replace(first, gold="2"), replace(first, columns={"n": 1}), replace(first, solution="")):
-        changed = care.contents(replace(TASK, train_prompts=(other, *rest)), ())
+        changed = contents(replace(TASK, train_prompts=(other, *rest)))
         assert changed["train"] != said["train"] and changed["held_out"] == said["held_out"]
-    assert care.contents(replace(TASK, train_prompts=(*rest, first)), ())["train"] != said["train"]
+    assert contents(replace(TASK, train_prompts=(*rest, first)))["train"] != said["train"]

@@ -1,4 +1,5 @@
-"""Where the texts of a dataset row stand: the questions of an evaluation set, and all that a training row says."""
+"""Where the texts of a dataset row stand: the questions of an evaluation set, all that a training row says, and the one
+answer that is learnt from it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from rlhf.core.errors import DataError, did_you_mean
-from rlhf.core.types import Prompt
+from rlhf.core.types import Message, Prompt
+from rlhf.data import turns
 
 QUESTIONS = ("question", "problem", "prompt", "instruction", "input", "messages", "text")
 """Columns that a question usually stands in; the first that a row has counts."""
@@ -52,6 +54,28 @@ def of_prompt(prompt: Prompt) -> list[str]:
 def question(prompt: Prompt) -> str:
     """What a held-out prompt asks, without what a system turn says of every one."""
     return "\n".join(message.content for message in prompt.messages if message.role != "system")
+
+
+def answered(row: Mapping[str, Any], *, where: str) -> tuple[Prompt, str]:
+    """The question of a row with its gold and all its columns, and the one answer that is learnt from it.
+
+    Raises:
+        DataError: it has no gold, or no single answer.
+    """
+    gold = row.get("gold")
+    if not isinstance(gold, str | int | float):
+        fix = "add one, or leave care.noise.leave_out empty"
+        raise DataError(where, "has no `gold` that its answer could be checked by", fix=fix)
+    found: Any = row.get("messages")
+    if (completion := row.get("completion")) is not None:
+        asked, text = turns.question(row, where), turns.answer(completion, where, "completion")
+    elif turns.is_turns(found) and found[-1]["role"] == turns.ASSISTANT:
+        *asked, last = turns.messages(found, where, "`messages`")
+        text = last.content
+    else:
+        fix = "give it a `completion`, or `messages` that end with the assistant's, or leave care.noise.leave_out empty"
+        raise DataError(where, f"holds no single answer: it has the columns {', '.join(row)}", fix=fix)
+    return Prompt(id=where, messages=tuple[Message, ...](asked), gold=str(gold), task=where, columns=row), text
 
 
 def _column(row: Mapping[str, Any], name: str, where: str) -> list[str]:
