@@ -16,7 +16,7 @@ from rewards.pool import WorkerPool
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.types import Message, Prompt, RewardOut, Verdict
 from rlhf.data.care.noise import CLEAN, DYNAMIC, KINDS, RIGHT, STATIC, UNKNOWN, NoiseConfig, look
-from rlhf.loops import care
+from rlhf.loops import care, settings, setup
 from rlhf.loops.care import CareConfig
 from rlhf.loops.noise import Answer, NoiseFilter
 from rlhf.tasks import generated, tint
@@ -172,6 +172,23 @@ def test_what_would_leave_nothing_is_refused() -> None:
     with pytest.raises(DataError, match=r"every worked answer is noisy: 0 clean, 0 right, 0 static, 1 dynamic"):
         NoiseFilter(BOTH, by_steps, ()).solutions([replace(prompt, solution="#### 2")])
     assert not NoiseFilter(BOTH, by_steps, ()).solutions([prompt]).left_out
+
+
+def test_a_run_checks_its_solutions_by_its_first_reward(tmp_path: Path) -> None:
+    tree = {
+        "run": {"name": "x"},
+        "model": {"init": "tiny"},
+        "task": {"name": "sums", "train_size": 40, "held_out_size": 4, "noise": 0.3},
+        "care": {"noise": {"leave_out": [STATIC, DYNAMIC], "labels": "trace_labels"}},
+        "stages": ["sft"],
+        "sft": {"loop": "offline"},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(tree), encoding="utf-8")
+    prompts = setup.task(settings.read(tmp_path / "run.yaml").settings).train()
+    assert len(prompts) == 40 and 0 < sum(p.solution is None for p in prompts) < 40
+    assert all((p.solution is None) == (not all(p.columns["trace_labels"])) for p in prompts)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"^care\.noise\.leave_out: the first reward, 'code', cannot check"):
+        setup.task(settings.read(tmp_path / "run.yaml", ["rewards.code={}"]).settings)
 
 
 def test_a_config_says_what_it_means() -> None:
