@@ -162,6 +162,18 @@ def _studies(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> Non
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
+    sub = verb("profile", _profile, "say which method reaches its target first, over the tasks of sweeps or runs")
+    sub.add_argument("sources", nargs="+", metavar="SWEEP|METHOD=RUN", help="folders; RUN may be a pattern")
+    note = "what is to be reached; by default the best value of the first method, or of the sweep's baseline"
+    sub.add_argument("--target", action="append", default=[], metavar="[TASK=]VALUE", help=note)
+    note = "key of metrics.jsonl, * for the held-out task; default: sampled accuracy"
+    sub.add_argument("--metric", default="val-core/*/sampled_accuracy/mean", metavar="KEY", help=note)
+    sub.add_argument("--lower", action="store_true", help="smaller is better")
+    sub.add_argument("--cost", choices=("steps", "tokens", "seconds"), default="steps", help="default: steps")
+    sub.add_argument("--after", default="", metavar="STAGE", help="count from its end on, as after a common warm start")
+    sub.add_argument("--method", action="append", default=[], metavar="NAME", help="compare those so named alone")
+    sub.add_argument("--out", type=Path, metavar="FILE.json", help="write the numbers")
+    sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help="draw the profiles and every task's ratios")
 
 
 def _models(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
@@ -267,15 +279,8 @@ def _harness(arguments: argparse.Namespace) -> None:
         if not (error.name or "").startswith("lm_eval"):
             raise
         raise ConfigError("--harness", "lm_eval is not installed", fix="pip install 'rlhf[lm-eval]'") from error
-    harness.evaluate(
-        arguments.target,
-        arguments.overrides,
-        arguments.harness,
-        out=arguments.out,
-        limit=arguments.limit,
-        include=arguments.include,
-        chat=arguments.chat,
-    )
+    given = {name: vars(arguments)[name] for name in ("out", "limit", "include", "chat")}
+    harness.evaluate(arguments.target, arguments.overrides, arguments.harness, **given)
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -358,6 +363,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     from rlhf.sweeps import sweep
 
     sweep.compare_runs(arguments.runs, out=arguments.out)
+
+
+def _profile(arguments: argparse.Namespace) -> None:
+    from rlhf.sweeps import profile
+
+    asked = profile.Asked(**{name: vars(arguments)[name] for name in ("metric", "lower", "cost", "after")})
+    given = {"targets": arguments.target, "methods": arguments.method}
+    profile.run(arguments.sources, asked, **given, out=arguments.out, picture=arguments.picture)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

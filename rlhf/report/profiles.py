@@ -34,6 +34,11 @@ class Profile:
         """Share of the tasks that it is done with at `tau` times the cost of the first."""
         return sum(ratio <= tau for ratio in self.ratios.values()) / len(self.ratios)
 
+    @property
+    def arrived(self) -> float:
+        """Share of the tasks whose target it reached, at whatever cost."""
+        return sum(math.isfinite(ratio) for ratio in self.ratios.values()) / len(self.ratios)
+
 
 def reached(costs: Sequence[float], values: Sequence[float], *, target: float) -> float:
     """What it cost until the target was reached for the first time; infinite if it never was.
