@@ -366,11 +366,11 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> None:
-    from rlhf.sweeps import profile
+    from rlhf.sweeps import profile_command
 
-    asked = profile.Asked(**{name: vars(arguments)[name] for name in ("metric", "lower", "cost", "after")})
+    asked = profile_command.Asked(**{name: vars(arguments)[name] for name in ("metric", "lower", "cost", "after")})
     given = {"targets": arguments.target, "methods": arguments.method}
-    profile.run(arguments.sources, asked, **given, out=arguments.out, picture=arguments.picture)
+    profile_command.run(arguments.sources, asked, **given, out=arguments.out, picture=arguments.picture)
 
 
 def _merge(arguments: argparse.Namespace) -> None:

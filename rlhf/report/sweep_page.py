@@ -35,8 +35,17 @@ class Whisker:
     """Where the margins of the expectations lie."""
 
 
-def write(found: Comparison, path: Path, tables: Mapping[str, Table] | None = None) -> Path:
-    """Write the page, replacing an earlier one in one move; with `tables` of tests, by their titles."""
+def write(
+    found: Comparison, path: Path, tables: Mapping[str, Table] | None = None, *, reached: Table | None = None
+) -> Path:
+    """Write the page, replacing an earlier one in one move.
+
+    Args:
+        found: what it shows.
+        path: of the page.
+        tables: of tests, by their titles.
+        reached: when the arms reached the baseline's best.
+    """
     environment = page.environment()
     environment.filters["plain"] = _plain
     text = environment.get_template("sweep.html.j2").render(
@@ -51,6 +60,7 @@ def write(found: Comparison, path: Path, tables: Mapping[str, Table] | None = No
         number=number,
         interval=interval,
         tables=tables or {},
+        reached=reached,
     )
     return page.write(path, text)
 

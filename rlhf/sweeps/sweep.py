@@ -23,7 +23,7 @@ from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
 from rlhf.report.sweep_page import interval
 from rlhf.report.units import amount, duration
-from rlhf.sweeps import compare, ray_server, runner, runs, significance
+from rlhf.sweeps import compare, profile_command, ray_server, runner, runs, significance
 from rlhf.sweeps.compare import Entry, Frame
 from rlhf.sweeps.local_processes import LocalProcesses
 from rlhf.sweeps.ray_jobs import RayJobs
@@ -112,7 +112,7 @@ def collect(spec: Spec, planned: Sequence[Run] | None = None) -> Path:
     )
     found = compare.compare(entries, spec.metrics, spec.expect, frame)
     write(found, spec.folder / "results.json")
-    page = sweep_page.write(found, spec.folder / "report.html")
+    page = sweep_page.write(found, spec.folder / "report.html", reached=profile_command.of_sweep(spec.folder))
     show(found)
     print(f"report: {page}")
     _raise_failures(planned)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rlhf import cli
 from rlhf.core import component, config
 from rlhf.loops import settings
 from rlhf.losses.correction import Correction
@@ -95,6 +96,25 @@ def test_examples_on_the_rewards_page_load(block: str, tmp_path: Path) -> None:
     bases = [str(ROOT / "configs" / name) for name in ("sft.yaml", "grpo.yaml")]
     (tmp_path / "recipe.yaml").write_text(f"base: {bases}\n{block}", encoding="utf-8")
     settings.read(tmp_path / "recipe.yaml")
+
+
+def test_what_the_page_of_budgets_claims_holds() -> None:
+    page = (DOCS / "budget.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    for line in filter(None, block.splitlines()):
+        code, _, value = line.partition("  # is ")
+        if value:
+            assert eval(code, names) == eval(value, {}), line
+        else:
+            exec(code, names)
+    commands = re.findall(r"^rlhf profile (.*)$", page, flags=re.MULTILINE)
+    parsed = [cli._parse(["profile", *shlex.split(command)]) for command in commands]
+    assert [len(arguments.sources) for arguments in parsed] == [1, 2]
+    options = re.findall(r"^\| `(--\w+)[^|]*\| (?:`([^`|]*)`)?", page, flags=re.MULTILINE)
+    assert len(options) == 6
+    for option, default in options:
+        assert not default or vars(cli._parse(["profile", "x"]))[option[2:]] == default, option
 
 
 ALGORITHMS = (DOCS / "algorithms.md").read_text(encoding="utf-8")

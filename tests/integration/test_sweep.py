@@ -77,6 +77,7 @@ def test_every_arm_runs_with_every_seed_to_a_verdict(swept: Path) -> None:
     assert found["changed"] == {"rl.loss.clip_high": {"narrow": 0.2, "wide": 0.5}}
     assert found["arms"][1]["differences"]["accuracy"]["over"] == "seeds", "every seed has prompts of its own"
     page = (swept / "sweeps" / "fight" / "report.html").read_text()
+    assert "When the best of narrow was reached" in page
     for member in found["arms"][0]["members"]:
         link = f"{member['folder']}/report.html"
         assert link in page
