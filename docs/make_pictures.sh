@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md from a finished quickstart, and that of docs/budget.md where its sweep has been run
-# (rlhf sweep configs/ablations/methods_on_tasks.yaml): bash docs/make_pictures.sh [RUN [SWEEP]]
+# Makes the pictures of README.md from a finished quickstart, and that of docs/budget.md where the
+# sweeps that it names have been run: bash docs/make_pictures.sh [RUN [SWEEPS]]
 # Needs the project installed (launch/local.sh does that) and Chromium for the screenshot.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 run="${1:-$root/runs/quickstart}"
-sweep="${2:-$root/sweeps/methods_on_tasks}"
+sweeps="${2:-$root/sweeps}"
 python="${RLHF_VENV:-$root/.venv}/bin/python"
 mkdir -p "$root/docs/pictures"
 
@@ -18,11 +18,11 @@ from rlhf.report.curves import write_curve
 write_curve(Path(sys.argv[1]), Path(sys.argv[2]))
 PY
 
-if [[ -e "$sweep/results.json" ]]; then
-    "$python" -m rlhf.cli profile "$sweep" --after sft --picture "$root/docs/pictures/profile.svg" \
-        --out "$root/docs/profile.json"
+if [[ -e "$sweeps/sums/time_to_target" && -e "$sweeps/differences/time_to_target" ]]; then
+    "$python" -m rlhf.cli profile "sums=$sweeps/sums/time_to_target" "differences=$sweeps/differences/time_to_target" \
+        --after sft --picture "$root/docs/pictures/profile.svg"
 else
-    echo "no picture of profiles: there is no $sweep/results.json" >&2
+    echo "no picture of profiles: the sweeps in docs/budget.md have not been run in $sweeps" >&2
 fi
 
 profile="$(mktemp -d)"

@@ -163,7 +163,7 @@ def _studies(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> Non
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
     sub = verb("profile", _profile, "say which method reaches its target first, over the tasks of sweeps or runs")
-    sub.add_argument("sources", nargs="+", metavar="SWEEP|METHOD=RUN", help="folders; RUN may be a pattern")
+    sub.add_argument("sources", nargs="+", metavar="[TASK=]SWEEP|[METHOD=]RUN", help="RUN may be a pattern")
     note = "what is to be reached; by default the best value of the first method, or of the sweep's baseline"
     sub.add_argument("--target", action="append", default=[], metavar="[TASK=]VALUE", help=note)
     note = "key of metrics.jsonl, * for the held-out task; default: sampled accuracy"

@@ -1,8 +1,8 @@
 """Which method reaches its target first, over the tasks of sweeps or runs: what `rlhf profile` prints.
 
 Methods are the arms of sweeps, or what runs are called (`METHOD=RUN`). A task is a held-out task: of a sweep, called
-like the sweep where it is the only one there, else `SWEEP/TASK`; of runs by themselves, called by its own name. The
-seeds of a method count by the median of their costs (`rlhf.report.profiles` has the formulas).
+like the sweep, or as `TASK=SWEEP` says, where it is the only one there, else `SWEEP/TASK`; of runs by themselves, by
+its own name. The seeds of a method count by the median of their costs (`rlhf.report.profiles` has the formulas).
 
     target = median over the baseline's seeds of the best value that each reached        unless one is given
 
@@ -106,7 +106,7 @@ def gathered(members: Sequence[Member], asked: Asked) -> tuple[Curves, dict[str,
             seeds = out.setdefault(label, {}).setdefault(member.method, {})
             if member.seed in seeds:
                 problem = f"is there twice on {label} with seed {member.seed}"
-                fix = "leave one out, or give tasks that differ names that do"
+                fix = "leave one out, or name sweeps that differ: TASK=SWEEP"
                 raise DataError(member.method, problem, fix=fix)
             baselines.setdefault(label, member.baseline)
             sign = -1 if asked.lower else 1

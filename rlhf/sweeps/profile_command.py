@@ -44,7 +44,7 @@ def run(
     """Print the profiles, and write what is asked for.
 
     Args:
-        sources: folders of sweeps and runs, the latter perhaps as `METHOD=RUN`, where RUN may be a pattern.
+        sources: folders of sweeps, or `TASK=SWEEP`, and of runs, or `METHOD=RUN`, where RUN may be a pattern.
         asked: what counts.
         targets: `VALUE` for all tasks, `TASK=VALUE` for one.
         methods: those to compare; none: all that there are.
@@ -57,6 +57,7 @@ def run(
     members, left_out = _members(sources)
     by_task, baselines = gathered(members, asked)
     found = compared(by_task, baselines, asked, targets=targets, methods=methods, left_out=left_out)
+    _all_to_be_paid(found)
     show(found)
     if out is not None:
         write(found, out)
@@ -142,33 +143,39 @@ def write(found: Found, path: Path) -> None:
 def _members(sources: Sequence[str]) -> tuple[list[Member], list[str]]:
     """Finished runs of all sources, and the paths of those that are not."""
     found: list[Member] = []
-    first = ""
+    baseline = ""
     for source in sources:
-        path = Path(source)
-        if (path / RESULTS).exists():
-            found += _of_sweep(path)
+        name, place = ("", source) if Path(source).exists() else source.rpartition("=")[::2]
+        if (Path(place) / RESULTS).exists():
+            found += _of_sweep(Path(place), name)
             continue
-        if (path / ARMS).is_dir():
-            raise DataError(source, f"is a sweep without a {RESULTS} yet", fix="run `rlhf sweep FILE --collect`")
-        name, _, pattern = source.partition("=") if not path.exists() else (path.name, "", source)
-        folders = sorted(glob.glob(pattern)) if not path.exists() else [pattern]
-        if not folders:
+        if (Path(place) / ARMS).is_dir():
+            raise DataError(place, f"is a sweep without a {RESULTS} yet", fix="run `rlhf sweep FILE --collect`")
+        folders = [Path(folder) for folder in sorted(glob.glob(place))] if name else [Path(place)]
+        if not folders or not folders[0].exists():
             fix = "give the folder of a sweep, the folder of a run, or METHOD=RUN"
             raise DataError(source, "is neither a sweep nor a run", fix=fix)
-        first = first or name
-        found += [_alone(RunFolder.existing(Path(folder)), name, first) for folder in folders]
+        method = name or folders[0].absolute().name
+        baseline = baseline or method
+        found += [_alone(RunFolder.existing(folder), method, baseline) for folder in folders]
     done = [member for member in found if member.folder.summary.exists()]
     if not done:
         raise DataError(", ".join(sources), "no run has finished", fix="run the command that started them again")
     return done, [str(member.folder.path) for member in found if member not in done]
 
 
-def _of_sweep(path: Path) -> Iterator[Member]:
+def _of_sweep(path: Path, name: str = "") -> Iterator[Member]:
+    """All runs of a sweep, finished or not; it is called like its folder unless `name` says otherwise."""
     found = comparison.read(path / RESULTS)
     for arm in found.arms:
         for member in arm.members:
-            folder = RunFolder(path / member.folder)
-            yield Member(source=found.name, method=arm.name, baseline=found.baseline, seed=member.seed, folder=folder)
+            yield Member(
+                source=name or path.absolute().name,
+                method=arm.name,
+                baseline=found.baseline,
+                seed=member.seed,
+                folder=RunFolder(path / member.folder),
+            )
 
 
 def _alone(folder: RunFolder, method: str, baseline: str) -> Member:
@@ -182,15 +189,26 @@ def _heads(found: Found) -> list[str]:
     return [f"{task} {sign} {target.value:.4g}" for task, target in found.targets.items()]
 
 
+def _all_to_be_paid(found: Found) -> None:
+    """Refuse a target that costs nothing: there are no multiples of it."""
+    for name, method in found.methods.items():
+        for task, seeds in method.seeds.items():
+            if not statistics.median(seeds.values()):
+                problem = f"is what {name} has before costs begin"
+                fix = "give a target that has to be trained for, or count from an earlier stage (--after)"
+                raise DataError(f"--target {task}={found.targets[task].value:g}", problem, fix=fix)
+
+
 def _cell(method: Method, task: str, cost: str) -> str:
-    """`36 (×1.5)`; how many seeds arrived where not all did."""
+    """`36 (×1.50)`; how many seeds arrived where not all did, and no multiple where the first had nothing to pay."""
     seeds, ratio = list(method.seeds[task].values()), method.profile.ratios[task]
     arrived = sum(math.isfinite(found) for found in seeds)
     some = f", {arrived} of {len(seeds)} seeds" if arrived < len(seeds) else ""
-    if math.isinf(ratio):
-        return f"missed{some}"
     paid = statistics.median(seeds)
-    return f"{duration(paid) if cost == 'seconds' else amount(paid)} (×{ratio:.2f}){some}"
+    if math.isinf(paid):
+        return f"missed{some}"
+    multiple = f" (×{ratio:.2f})" if math.isfinite(ratio) else ""
+    return f"{duration(paid) if cost == 'seconds' else amount(paid)}{multiple}{some}"
 
 
 def _finite(value: float) -> float | None:

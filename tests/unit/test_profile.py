@@ -6,15 +6,16 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.core.run_folder import RunFolder
-from rlhf.report import profile_chart
+from rlhf.report import comparison, profile_chart
 from rlhf.report.profiles import profiles
-from rlhf.sweeps import profile
+from rlhf.sweeps import profile, profile_command
 from rlhf.sweeps.profile import Asked, Found, Member
 from rlhf.sweeps.spending import Curve, curves
 
@@ -105,6 +106,39 @@ def test_tasks_of_a_sweep_are_called_by_it_and_those_of_runs_by_themselves(tmp_p
         profile.gathered([member(one, "a"), member(two, "a")], Asked())
     with pytest.raises(DataError, match=r"one: never recorded 'val-core/\*/pass@4/mean'"):
         profile.gathered([member(one, "a")], Asked(metric="val-core/*/pass@4/mean"))
+
+
+def test_a_sweep_is_a_task_under_a_name_and_its_unfinished_runs_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arms: list[comparison.Arm] = []
+    for name, values in (("b", (0.1, 0.2, 0.5)), ("a", (0.1, 0.5, 0.4))):
+        finished(tmp_path / "one" / name, sums=values)
+        finished(tmp_path / "one" / f"{name}1", sums=values).summary.unlink()
+        runs = [
+            comparison.Member(seed=s, status="", error="", folder=folder, values={}, tokens=0, seconds=0.0)
+            for s, folder in enumerate((name, f"{name}1"))
+        ]
+        arms.append(comparison.Arm(name=name, members=runs, estimates={}, differences={}, curves={}))
+    empty: dict[str, Any] = dict.fromkeys(("title", "source", "notes", "command"), "")
+    result = comparison.Comparison(
+        name="x", baseline="b", metrics={}, changed={}, arms=arms, findings=[], versions={}, **empty
+    )
+    (tmp_path / "one" / "arms").mkdir()
+    given: dict[str, Any] = {"targets": ["two=0.45"], "methods": [], "picture": None}
+    with pytest.raises(DataError, match="is a sweep without a"):
+        profile_command.run([str(tmp_path / "one")], Asked(), out=None, **given)
+    comparison.write(result, tmp_path / "one" / "results.json")
+    sources = [str(tmp_path / "one"), f"two={tmp_path / 'one'}"]
+    profile_command.run(sources, Asked(after="sft"), out=tmp_path / "found.json", **given)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["targets"] == {"one": {"value": 0.5, "baseline": "b"}, "two": {"value": 0.45, "baseline": ""}}
+    assert found["methods"]["b"]["tasks"]["two"] == {"cost": 2.0, "ratio": 2.0, "seeds": {"0": 2.0}}
+    assert found["methods"]["a"]["score"] == 1.0 and len(found["left_out"]) == 4
+    assert "not finished and left out" in capsys.readouterr().out
+    assert profile_command.of_sweep(tmp_path / "one") is None, "two evaluations say too little"
+    with pytest.raises(DataError, match=r"two=0.1: is what (a|b) has before costs begin"):
+        profile_command.run(sources, Asked(after="sft"), out=None, **given | {"targets": ["two=0.1"]})
 
 
 def test_what_is_missing_or_unknown_is_named() -> None:
