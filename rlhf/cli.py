@@ -155,23 +155,20 @@ def _studies(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> Non
     other = sub.add_mutually_exclusive_group()
     other.add_argument("--ray", metavar="ADDRESS", help="run them as jobs of a Ray cluster: http://HOST:8265, or auto")
     other.add_argument("--plan", action="store_true", help="check every arm and say what would run")
-    other.add_argument(
-        "--prepare", action="store_true", help="write the configs of the arms; print how many runs, and the folder"
-    )
+    note = "write the configs of the arms; print how many runs, and the folder"
+    other.add_argument("--prepare", action="store_true", help=note)
     other.add_argument("--collect", action="store_true", help="run nothing, write the result of what has run")
     sub = verb("compare", _compare, "compare finished runs: configs, metrics with intervals, paired by seed and prompt")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     sub.add_argument("--out", type=Path, metavar="FILE.html", help="write a page, and FILE.json beside it")
     sub = verb("profile", _profile, "say which method reaches its target first, over the tasks of sweeps or runs")
     sub.add_argument("sources", nargs="+", metavar="[TASK=]SWEEP|[METHOD=]RUN", help="RUN may be a pattern")
-    note = "what is to be reached; by default the best value of the first method, or of the sweep's baseline"
-    sub.add_argument("--target", action="append", default=[], metavar="[TASK=]VALUE", help=note)
-    note = "key of metrics.jsonl, * for the held-out task; default: sampled accuracy"
-    sub.add_argument("--metric", default="val-core/*/sampled_accuracy/mean", metavar="KEY", help=note)
+    sub.add_argument("--target", action="append", metavar="[TASK=]VALUE", help="default: the best of the baseline")
+    sub.add_argument("--metric", metavar="KEY", help="* stands for the task; default: sampled accuracy")
     sub.add_argument("--lower", action="store_true", help="smaller is better")
     sub.add_argument("--cost", choices=("steps", "tokens", "seconds"), default="steps", help="default: steps")
     sub.add_argument("--after", default="", metavar="STAGE", help="count from its end on, as after a common warm start")
-    sub.add_argument("--method", action="append", default=[], metavar="NAME", help="compare those so named alone")
+    sub.add_argument("--method", action="append", metavar="NAME", help="compare those so named alone")
     sub.add_argument("--out", type=Path, metavar="FILE.json", help="write the numbers")
     sub.add_argument("--picture", type=Path, metavar="FILE.svg|png", help="draw the profiles and every task's ratios")
 
@@ -310,11 +307,7 @@ def _score(arguments: argparse.Namespace) -> None:
 
     given = {name: vars(arguments)[name] for name in ("prompt", "gold", "completion", "gold_after")}
     found = score.score(
-        arguments.file,
-        arguments.config,
-        arguments.overrides,
-        columns=Columns(**given),
-        tokenizer=arguments.tokenizer,
+        arguments.file, arguments.config, arguments.overrides, columns=Columns(**given), tokenizer=arguments.tokenizer
     )
     score.show(found, title=f"{arguments.file} by {arguments.config}")
     if arguments.out is not None:
@@ -368,9 +361,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _profile(arguments: argparse.Namespace) -> None:
     from rlhf.sweeps import profile_command
 
-    asked = profile_command.Asked(**{name: vars(arguments)[name] for name in ("metric", "lower", "cost", "after")})
-    given = {"targets": arguments.target, "methods": arguments.method}
-    profile_command.run(arguments.sources, asked, **given, out=arguments.out, picture=arguments.picture)
+    profile_command.run(**{name: value for name, value in vars(arguments).items() if name != "verb"})
 
 
 def _merge(arguments: argparse.Namespace) -> None:

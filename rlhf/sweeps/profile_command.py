@@ -20,7 +20,7 @@ from rlhf.report import comparison, profile_chart
 from rlhf.report.parts import Cell, Table
 from rlhf.report.profiles import R_MAX
 from rlhf.report.units import amount, duration
-from rlhf.sweeps.profile import Asked, Found, Member, Method, compared, gathered
+from rlhf.sweeps.profile import METRIC, Asked, Found, Member, Method, compared, gathered
 from rlhf.sweeps.spending import curves
 
 FORMAT = 1
@@ -34,20 +34,26 @@ FEWEST = 3
 
 def run(
     sources: Sequence[str],
-    asked: Asked,
     *,
-    targets: Sequence[str],
-    methods: Sequence[str],
-    out: Path | None,
-    picture: Path | None,
+    target: Sequence[str] | None = None,
+    metric: str | None = None,
+    lower: bool = False,
+    cost: str = "steps",
+    after: str = "",
+    method: Sequence[str] | None = None,
+    out: Path | None = None,
+    picture: Path | None = None,
 ) -> None:
     """Print the profiles, and write what is asked for.
 
     Args:
         sources: folders of sweeps, or `TASK=SWEEP`, and of runs, or `METHOD=RUN`, where RUN may be a pattern.
-        asked: what counts.
-        targets: `VALUE` for all tasks, `TASK=VALUE` for one.
-        methods: those to compare; none: all that there are.
+        target: `VALUE` for all tasks, `TASK=VALUE` for one; None: what the baselines reached.
+        metric: key of `metrics.jsonl`, `*` stands for the held-out task; None: sampled accuracy.
+        lower: smaller is better.
+        cost: steps, tokens or seconds.
+        after: stage at whose end costs begin to count; empty: with the run.
+        method: those to compare; None: all that there are.
         out: file for the numbers.
         picture: file for the drawing.
 
@@ -55,15 +61,16 @@ def run(
         UserError: something is missing, unknown or there twice; says what.
     """
     members, left_out = _members(sources)
+    asked = Asked(metric=metric or METRIC, lower=lower, cost=cost, after=after)
     by_task, baselines = gathered(members, asked)
-    found = compared(by_task, baselines, asked, targets=targets, methods=methods, left_out=left_out)
+    found = compared(by_task, baselines, asked, targets=target or (), methods=method or (), left_out=left_out)
     _all_to_be_paid(found)
     show(found)
     if out is not None:
         write(found, out)
     if picture is not None:
-        drawn = {name: method.profile for name, method in found.methods.items()}
-        print(f"picture: {profile_chart.write(drawn, picture, cost=asked.cost)}")
+        drawn = {name: each.profile for name, each in found.methods.items()}
+        print(f"picture: {profile_chart.write(drawn, picture, cost=cost)}")
 
 
 def of_sweep(folder: Path) -> Table | None:

@@ -125,12 +125,11 @@ def test_a_sweep_is_a_task_under_a_name_and_its_unfinished_runs_are_left_out(
         name="x", baseline="b", metrics={}, changed={}, arms=arms, findings=[], versions={}, **empty
     )
     (tmp_path / "one" / "arms").mkdir()
-    given: dict[str, Any] = {"targets": ["two=0.45"], "methods": [], "picture": None}
     with pytest.raises(DataError, match="is a sweep without a"):
-        profile_command.run([str(tmp_path / "one")], Asked(), out=None, **given)
+        profile_command.run([str(tmp_path / "one")])
     comparison.write(result, tmp_path / "one" / "results.json")
     sources = [str(tmp_path / "one"), f"two={tmp_path / 'one'}"]
-    profile_command.run(sources, Asked(after="sft"), out=tmp_path / "found.json", **given)
+    profile_command.run(sources, after="sft", target=["two=0.45"], out=tmp_path / "found.json")
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["targets"] == {"one": {"value": 0.5, "baseline": "b"}, "two": {"value": 0.45, "baseline": ""}}
     assert found["methods"]["b"]["tasks"]["two"] == {"cost": 2.0, "ratio": 2.0, "seeds": {"0": 2.0}}
@@ -138,7 +137,7 @@ def test_a_sweep_is_a_task_under_a_name_and_its_unfinished_runs_are_left_out(
     assert "not finished and left out" in capsys.readouterr().out
     assert profile_command.of_sweep(tmp_path / "one") is None, "two evaluations say too little"
     with pytest.raises(DataError, match=r"two=0.1: is what (a|b) has before costs begin"):
-        profile_command.run(sources, Asked(after="sft"), out=None, **given | {"targets": ["two=0.1"]})
+        profile_command.run(sources, after="sft", target=["two=0.1"])
 
 
 def test_what_is_missing_or_unknown_is_named() -> None:
