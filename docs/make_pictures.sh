@@ -18,8 +18,8 @@ from rlhf.report.curves import write_curve
 write_curve(Path(sys.argv[1]), Path(sys.argv[2]))
 PY
 
-if [[ -e "$sweeps/sums/time_to_target" && -e "$sweeps/differences/time_to_target" ]]; then
-    "$python" -m rlhf.cli profile "sums=$sweeps/sums/time_to_target" "differences=$sweeps/differences/time_to_target" \
+if [[ -e "$sweeps/sums/time_to_target" && -e "$sweeps/noisier/time_to_target" ]]; then
+    "$python" -m rlhf.cli profile "sums=$sweeps/sums/time_to_target" "noisier=$sweeps/noisier/time_to_target" \
         --after sft --picture "$root/docs/pictures/profile.svg"
 else
     echo "no picture of profiles: the sweeps in docs/budget.md have not been run in $sweeps" >&2
