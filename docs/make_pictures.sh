@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md from a finished quickstart, and that of docs/budget.md where the
-# sweeps that it names have been run: bash docs/make_pictures.sh [RUN [SWEEPS]]
+# Makes the pictures of README.md from a finished quickstart, and that of docs/budget.md where its sweep
+# has been run: bash docs/make_pictures.sh [RUN [SWEEP]]
 # Needs the project installed (launch/local.sh does that) and Chromium for the screenshot.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 run="${1:-$root/runs/quickstart}"
-sweeps="${2:-$root/sweeps}"
+sweep="${2:-$root/sweeps/time_to_target}"
 python="${RLHF_VENV:-$root/.venv}/bin/python"
 mkdir -p "$root/docs/pictures"
 
@@ -18,11 +18,10 @@ from rlhf.report.curves import write_curve
 write_curve(Path(sys.argv[1]), Path(sys.argv[2]))
 PY
 
-if [[ -e "$sweeps/sums/time_to_target" && -e "$sweeps/noisier/time_to_target" ]]; then
-    "$python" -m rlhf.cli profile "sums=$sweeps/sums/time_to_target" "noisier=$sweeps/noisier/time_to_target" \
-        --after sft --picture "$root/docs/pictures/profile.svg"
+if [[ -e "$sweep/results.json" ]]; then
+    "$python" -m rlhf.cli profile "$sweep" --picture "$root/docs/pictures/profile.svg"
 else
-    echo "no picture of profiles: the sweeps in docs/budget.md have not been run in $sweeps" >&2
+    echo "no picture of profiles: there is no result in $sweep" >&2
 fi
 
 profile="$(mktemp -d)"

@@ -111,7 +111,7 @@ def test_what_the_page_of_budgets_claims_holds() -> None:
             exec(code, names)
     commands = re.findall(r"^rlhf profile (.*)$", page, flags=re.MULTILINE)
     parsed = [cli._parse(["profile", *shlex.split(command)]) for command in commands]
-    assert [len(arguments.sources) for arguments in parsed] == [2, 2]
+    assert [len(arguments.sources) for arguments in parsed] == [1, 2]
     options = re.findall(r"^\| `(--\w+)[^|]*\| (?:`([^`|]*)`)?", page, flags=re.MULTILINE)
     assert len(options) == 6
     defaults = {"--metric": profile.METRIC, "--cost": "steps"}
