@@ -18,10 +18,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from matplotlib.transforms import ScaledTranslation
 
 from rlhf.report.curves import PALETTE, SERIES, STYLE
-from rlhf.report.profiles import R_MAX, Profile
+from rlhf.report.profiles import Profile
 
 APART = 2.2
 """Points between curves that coincide."""
+SHOWN = 2.0
+"""Multiple up to which the axes go at least."""
 MARKS = "osD^vPX*"
 
 
@@ -36,7 +38,7 @@ def write(methods: Mapping[str, Profile], path: Path, *, cost: str) -> Path:
     own: dict[Any, Any] = {"font.size": 9.0, "svg.fonttype": "path", "svg.hashsalt": path.stem}
     own |= {"axes.grid.axis": "both"}
     tasks = list(next(iter(methods.values())).ratios)
-    last = max([R_MAX, *(ratio for of in methods.values() for ratio in of.ratios.values() if math.isfinite(ratio))])
+    last = max([SHOWN, *(ratio for of in methods.values() for ratio in of.ratios.values() if math.isfinite(ratio))])
     with matplotlib.rc_context(STYLE), matplotlib.rc_context(own):
         size = (9.6, max(3.6, 1.5 + (0.2 + 0.085 * len(methods)) * len(tasks)))
         figure = Figure(figsize=size, layout="constrained", facecolor=PALETTE["paper"][0])
@@ -103,11 +105,8 @@ def _ratios(axes: Axes, methods: Mapping[str, Profile], tasks: list[str], last: 
 
 def _multiples(axes: Axes, last: float, missed: float | None = None) -> None:
     """A logarithmic axis of multiples, with a place for what is infinite."""
-    ticks = (
-        [m for m in (1, 1.5, 2, 3, 4, 6, 8) if m <= last]
-        if last <= 8
-        else [2**i for i in range(int(math.log2(last)) + 1)]
-    )
+    few = (1, 1.2, 1.5, 2) if last < 3 else (1, 1.5, 2, 3, 4, 6)
+    ticks = [m for m in few if m <= last] if last < 8 else [2**i for i in range(int(math.log2(last)) + 1)]
     axes.set_xscale("log", base=2)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(FixedLocator([*ticks, *([missed] if missed is not None else [])]))

@@ -1,8 +1,8 @@
 """Which method reaches its target first, over the tasks of sweeps or runs: what `rlhf profile` prints.
 
 Methods are the arms of sweeps, or what runs are called (`METHOD=RUN`). A task is a held-out task: of a sweep, called
-like the sweep, or as `TASK=SWEEP` says, where it is the only one there, else `SWEEP/TASK`; of runs by themselves, by
-its own name. The seeds of a method count by the median of their costs (`rlhf.report.profiles` has the formulas).
+like the sweep, or as `TASK=SWEEP` says, where it is the only one there, else `SWEEP/TASK`; of runs by themselves, or
+of a single sweep, by its own name. The seeds of a method count by the median of their costs (`rlhf.report.profiles`).
 
     target = median over the baseline's seeds of the best value that each reached        unless one is given
 
@@ -102,7 +102,8 @@ def gathered(members: Sequence[Member], asked: Asked) -> tuple[Curves, dict[str,
     baselines: dict[str, str] = {}
     for member, own in found:
         for task, curve in own.items():
-            label = _label(member.source, task or asked.metric, alone=len(tasks[member.source]) == 1)
+            many = {"of_many": len(tasks[member.source]) > 1, "among_many": len(tasks) > 1}
+            label = _label(member.source, task or asked.metric, **many)
             seeds = out.setdefault(label, {}).setdefault(member.method, {})
             if member.seed in seeds:
                 problem = f"is there twice on {label} with seed {member.seed}"
@@ -168,10 +169,11 @@ def compared(
     )
 
 
-def _label(source: str, task: str, *, alone: bool) -> str:
-    if not source:
+def _label(source: str, task: str, *, of_many: bool, among_many: bool) -> str:
+    """What a task is called: one of many of its sweep, or not; the sweep being one of many, or not."""
+    if not source or (of_many and not among_many):
         return task
-    return source if alone else f"{source}/{task}"
+    return f"{source}/{task}" if of_many else source
 
 
 def _targets(by_task: Curves, baselines: Mapping[str, str], given: Sequence[str], *, sign: int) -> dict[str, Target]:

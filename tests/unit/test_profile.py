@@ -100,6 +100,8 @@ def test_tasks_of_a_sweep_are_called_by_it_and_those_of_runs_by_themselves(tmp_p
     one, two = finished(tmp_path / "one", sums=(0.1,)), finished(tmp_path / "two", sums=(0.1,), differences=(0.2,))
     _, baselines = profile.gathered([member(one, "a", source="x"), member(two, "a", source="y")], Asked())
     assert list(baselines) == ["x", "y/sums", "y/differences"]
+    _, baselines = profile.gathered([member(two, "a", source="y")], Asked())
+    assert list(baselines) == ["sums", "differences"], "nothing to be told apart from"
     _, baselines = profile.gathered([member(two, "a")], Asked())
     assert list(baselines) == ["sums", "differences"]
     with pytest.raises(DataError, match="a: is there twice on sums with seed 0"):
