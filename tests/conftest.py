@@ -5,14 +5,11 @@ from __future__ import annotations
 import gc
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
-
 import pytest
-import torch
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is, which reads it once
 gc.disable()  # until everything is collected: nothing that imports make is garbage
-torch.set_num_threads(1)
 
 LONGEST = ("slurm", "ray_faults", "sweep_jobs", "ray_vllm", "ray_nodes", "ray_devices")
 """Files that take minutes: first, so that no process is alone with one of them at the end."""
@@ -22,10 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first; tests marked `gpu` are skipped where torch sees no CUDA device."""
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("gpu") is not None:
+    need_gpu = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if need_gpu and not _has_gpu():
+        for item in need_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
@@ -38,3 +34,9 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """What is there may be garbage now."""
     gc.unfreeze()
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
