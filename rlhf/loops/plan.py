@@ -33,17 +33,23 @@ LOOKED_AT = 256
 """Prompts that token lengths are estimated from."""
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, *, golds: bool = True) -> None:
     """The plan without its print-out.
+
+    Args:
+        golds: whether to grade the gold answers; not where those of the same task were graded by the same rewards.
 
     Raises:
         UserError: the config cannot run; the same error that `rlhf train` would end with.
     """
-    show(experiment, Console(quiet=True))
+    show(experiment, Console(quiet=True), golds=golds)
 
 
-def show(experiment: Experiment, console: Console | None = None) -> None:
+def show(experiment: Experiment, console: Console | None = None, *, golds: bool = True) -> None:
     """Print the plan.
+
+    Args:
+        golds: as for `check`.
 
     Raises:
         UserError: the config cannot run; the same error that `rlhf train` would end with.
@@ -65,7 +71,8 @@ def show(experiment: Experiment, console: Console | None = None) -> None:
             counts = f"{len(train.get(name, ()))} training and {len(prompts)} held-out prompts"
             console.print(f"  {name}: {counts}", highlight=False, markup=False)
         setup.check(experiment, shared)
-        console.print(f"golds: {_golds(experiment, shared)}", highlight=False, markup=False)
+        if golds:
+            console.print(f"golds: {_golds(experiment, shared)}", highlight=False, markup=False)
         trained = plan_trained.counts(experiment, shared.model_folder)
         for stage in experiment.stages:
             _show_stage(console, stage, lengths, experiment)

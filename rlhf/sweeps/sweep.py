@@ -7,6 +7,7 @@ An array job runs shares of it (`share`) and collects once at the end.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.loops import plan
+from rlhf.loops.settings import Experiment
 from rlhf.report import sweep_page
 from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
@@ -129,14 +132,23 @@ def show_plan(spec: Spec) -> None:
         elsewhere = replace(spec, cfg=replace(spec.cfg, folder=scratch))
         planned = runs.lay_out(elsewhere)
         table = Table("arm", "runs", "stages", "steps", title=spec.cfg.title, title_justify="left")
+        graded = set[str]()
         for arm in spec.arms:
             first = next(run for run in planned if run.arm == arm).experiment()
-            plan.check(first)
+            data = _data(first)
+            plan.check(first, golds=data not in graded)
+            graded.add(data)
             steps = sum(stage.config.steps for stage in first.stages)
             table.add_row(arm, str(len(spec.cfg.seeds)), ", ".join(first.settings.stages), str(steps))
     console = Console()
     console.print(table)
     console.print(f"{len(planned)} runs, {_executor(spec).describe()}", highlight=False)
+
+
+def _data(experiment: Experiment) -> str:
+    """What the gold answers of a run depend on, and the verdicts on them; the same where that is the same."""
+    tree = config.to_tree(experiment.settings)
+    return json.dumps([tree[key] for key in ("seed", "task", "care", "rewards", "rubric")])
 
 
 def compare_runs(paths: Sequence[Path], *, out: Path | None) -> None:

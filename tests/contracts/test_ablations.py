@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 
 from rlhf.core.errors import UserError
+from rlhf.loops import plan
+from rlhf.loops.settings import Experiment
 from rlhf.report import comparison
 from rlhf.report.contrast import Direction, judge
 from rlhf.sweeps import compare, spec, sweep
@@ -34,6 +36,21 @@ def test_every_arm_can_run(path: Path) -> None:
 def test_a_plan_can_fail() -> None:
     with pytest.raises(UserError, match="positions"):
         sweep.show_plan(spec.read(FILES[0], ["set.sampling.max_tokens=100000"]))
+
+
+def test_golds_are_graded_once_for_arms_that_share_task_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    graded = list[str]()
+
+    def grade(experiment: Experiment, shared: object) -> str:
+        graded.append(experiment.settings.run.name)
+        return "all"
+
+    monkeypatch.setattr(plan, "_golds", grade)
+    small = ["set.task.train_size=20", "set.task.held_out_size=4"]
+    for name, count in (("clip_higher", 1), ("step_credit", 2)):
+        graded.clear()
+        sweep.show_plan(spec.read(FILES[0].with_stem(name), small))
+        assert len(graded) == count, name
 
 
 def test_the_page_is_made_from_the_committed_results() -> None:
