@@ -122,15 +122,13 @@ def _failures(exchange: Exchange, allowed: Sequence[str]) -> int:
 
 
 def _allowed(prompt: Prompt, cfg: Config) -> tuple[list[str], str]:
-    names, syntax = prompt.columns.get(cfg.column), prompt.columns.get(cfg.syntax_column)
-    have = ", ".join(prompt.columns) or "none"
+    names = prompt.columns.get(cfg.column)
     if not isinstance(names, list | tuple):
+        have = ", ".join(prompt.columns) or "none"
         problem = f"prompt '{prompt.id}' names no tools in its column '{cfg.column}' (columns: {have})"
         raise ConfigError("column", problem, fix="use the task tool_use, or name the column that lists them")
-    if syntax not in toolbox.SYNTAXES:
-        problem = f"prompt '{prompt.id}' does not say how calls are written (columns: {have})"
-        raise ConfigError("syntax_column", problem, fix=f"name a column that holds one of {toolbox.SYNTAXES}")
-    return [str(name) for name in cast("Sequence[object]", names)], cast(str, syntax)
+    allowed = [str(name) for name in cast("Sequence[object]", names)]
+    return allowed, toolbox.syntax_of(prompt, cfg.syntax_column)
 
 
 def _out(text: str, prompt: Prompt, allowed: Sequence[str], syntax: str, cfg: Config) -> RewardOut:

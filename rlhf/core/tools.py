@@ -22,6 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from rlhf.core.errors import ConfigError
+from rlhf.core.types import Prompt
+
 SHORT, JSON = "short", "json"
 SYNTAXES = (SHORT, JSON)
 CLOSE = {SHORT: "]", JSON: "</call>"}
@@ -132,6 +135,20 @@ _DEFINED = (
 )
 TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in _DEFINED}
 """By name."""
+
+
+def syntax_of(prompt: Prompt, column: str) -> str:
+    """How calls are written in answers to a prompt.
+
+    Raises:
+        ConfigError: the column, the caller's `syntax_column`, does not say so.
+    """
+    syntax = prompt.columns.get(column)
+    if syntax not in SYNTAXES:
+        have = ", ".join(prompt.columns) or "none"
+        problem = f"prompt '{prompt.id}' does not say how calls are written (columns: {have})"
+        raise ConfigError("syntax_column", problem, fix=f"name a column that holds one of {SYNTAXES}")
+    return cast(str, syntax)
 
 
 def write(call: Call, syntax: str) -> str:

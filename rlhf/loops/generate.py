@@ -87,6 +87,11 @@ class Config:
                 raise ConfigError(name, f"{vars(self)[name]} does nothing", fix="use 1 or more")
 
     @property
+    def searches(self) -> bool:
+        """Whether a sample is more than one request."""
+        return self.sampler.name != "single"
+
+    @property
     def has_quotas(self) -> bool:
         """Whether the builder says how many answers it wants of each prompt."""
         return "quotas" in vars(self.build.module)
@@ -159,7 +164,7 @@ def batch_arithmetic(cfg: Config) -> Mapping[str, str]:
             "rollout": f"{prompts}, sampled in rounds of {samples} until each has what '{cfg.build.name}' wants",
             "in all": f"{cfg.steps} steps, at most {cfg.steps * cfg.prompts_per_step} prompts, each drawn once",
         }
-    each = "" if cfg.sampler.name == "single" else f", each by a search ({cfg.sampler.name})"
+    each = f", each by a search ({cfg.sampler.name})" if cfg.searches else ""
     step = f"{cfg.prompts_per_step} prompts × {cfg.samples_per_prompt} samples = {samples} samples per step{each}"
     return {
         "rollout": step,

@@ -211,7 +211,7 @@ async def _replay(
 
 async def _made(loop: Any, stage: Stage, prompt: Prompt, record: Record) -> Trajectory:
     """The sample of a record once more."""
-    if JUDGES not in record and isinstance(loop, online.Config | generate.Config) and loop.sampler.name != "single":
+    if JUDGES not in record and isinstance(loop, online.Config | generate.Config) and loop.searches:
         index = record["index"]
         found = await search_groups(
             stage.engine,

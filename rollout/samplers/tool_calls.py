@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from rlhf.core import tools as toolbox
-from rlhf.core.errors import ConfigError
 from rlhf.core.search import Draft, SearchTools
 from rlhf.core.types import Prompt, StopReason
 from rollout.samplers.common import check_positive
@@ -56,7 +55,7 @@ async def search(tools: SearchTools, cfg: Config) -> Draft:
     if not allowed:
         [[found]] = await tools.extend([tools.root])
         return found
-    syntax = _syntax(tools.prompt, cfg)
+    syntax = toolbox.syntax_of(tools.prompt, cfg.syntax_column)
     close = toolbox.CLOSE[syntax]
     asking = replace(tools.sampling, stop=[close])
     draft = tools.root
@@ -76,12 +75,3 @@ async def search(tools: SearchTools, cfg: Config) -> Draft:
 def _allowed(prompt: Prompt, cfg: Config) -> Sequence[str]:
     names = prompt.columns.get(cfg.column)
     return [str(name) for name in cast("Sequence[object]", names)] if isinstance(names, list | tuple) else []
-
-
-def _syntax(prompt: Prompt, cfg: Config) -> str:
-    syntax = prompt.columns.get(cfg.syntax_column)
-    if syntax not in toolbox.SYNTAXES:
-        have = ", ".join(prompt.columns) or "none"
-        problem = f"prompt '{prompt.id}' does not say how calls are written (columns: {have})"
-        raise ConfigError("syntax_column", problem, fix=f"name a column that holds one of {toolbox.SYNTAXES}")
-    return cast(str, syntax)
