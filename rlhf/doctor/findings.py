@@ -113,10 +113,6 @@ class Machine:
     """There is an NVIDIA device, whatever torch says."""
     driver: str
     """Version of its driver."""
-    compiler: str
-    ninja: str
-    extension: str
-    """Folder in which DeepSpeed's operator for CPUs lies built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The machine: cores, memory, shared memory, disks, limits, a compiler, and the cell that graders run in."""
+"""The machine: cores, memory, shared memory, disks, limits, and the cell that graders run in."""
 
 from __future__ import annotations
 
@@ -112,22 +112,6 @@ def temporary(facts: Facts) -> Finding | None:
     )
 
 
-def compiler(facts: Facts) -> Finding | None:
-    """DeepSpeed compiles an operator when it first starts on CPUs, and one when an optimizer is offloaded."""
-    if "deepspeed" not in facts.installed and not facts.wanted("deepspeed"):
-        return None
-    machine = facts.machine
-    if machine.extension:
-        return Finding(title="compiler", level=Level.OK, found=f"DeepSpeed's operator is built, in {machine.extension}")
-    missing = [name for name, path in (("g++", machine.compiler), ("ninja", machine.ninja)) if not path]
-    if missing:
-        found = f"no {' and no '.join(missing)} on PATH: DeepSpeed cannot build its operator"
-        fix = "apt install g++ ninja-build, or activate the environment whose bin folder has them"
-        return Finding(title="compiler", level=facts.bad("deepspeed"), found=found, fix=fix)
-    found = f"{machine.compiler} and ninja; the first start of DeepSpeed on CPUs builds an operator, about 35 s"
-    return Finding(title="compiler", level=Level.OK, found=found)
-
-
 def sandbox(facts: Facts) -> Finding:
     """What holds for processes that grade model output (`rewards.worker`)."""
     held = facts.sandbox
@@ -154,4 +138,4 @@ def sandbox(facts: Facts) -> Finding:
     return Finding(title="reward workers", level=Level.OK, found="killable, without network, with limited memory")
 
 
-CHECKS = (cores, memory, shared_memory, open_files, disk, temporary, compiler, sandbox)
+CHECKS = (cores, memory, shared_memory, open_files, disk, temporary, sandbox)

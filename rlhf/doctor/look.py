@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import tomllib
@@ -154,9 +153,6 @@ def machine(folder: Path) -> Machine:
         cpu_flags=frozenset(flags.split()),
         nvidia=any(Path("/dev").glob("nvidia[0-9]*")) or bool(driver),
         driver=next((word for word in driver.split() if re.fullmatch(r"\d+(\.\d+)+", word)), ""),
-        compiler=shutil.which("g++") or shutil.which("c++") or "",
-        ninja=shutil.which("ninja") or "",
-        extension=_extension(),
     )
 
 
@@ -199,14 +195,6 @@ def _quota() -> float | None:
         return None
     period = told[1] if len(told) > 1 else _first(CGROUPS["period"]).strip()
     return int(told[0]) / int(period) if period.isdecimal() and int(period) else None
-
-
-def _extension() -> str:
-    """Where torch builds extensions, per Python and kind of torch: `py311_cpu/deepspeed_shm_comm`."""
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
-    version = sysconfig.get_config_var("py_version_nodot")
-    found = sorted(root.glob(f"py{version}_*/deepspeed_shm_comm/*.so"))
-    return str(found[0].parent) if found else ""
 
 
 def _loopback() -> str:

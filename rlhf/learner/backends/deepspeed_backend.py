@@ -37,7 +37,7 @@ from torch.nn import Parameter, functional
 from rlhf.core.errors import ConfigError, UserError, did_you_mean
 from rlhf.core.process import importing
 from rlhf.core.training import Batch, ForwardOut, TensorMeta, ValuesOut
-from rlhf.learner import builds, export, optimizer, state, streams, world
+from rlhf.learner import export, optimizer, state, streams, world
 from rlhf.learner.backend import Backend, BackendSpec
 from rlhf.learner.backends import torch_backend
 from rlhf.learner.world import World
@@ -356,11 +356,9 @@ def _deepspeed(ranks: World) -> ModuleType:
     if not dist.is_initialized():
         world.start_alone(ranks.device)
     if not deepspeed.comm.is_initialized():
+        # On CPUs it would compile an operator for inference, which needs a compiler, and most of a minute.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with _silent():
-            shared_memory: Any = accelerator.create_op_builder("ShareMemCommBuilder")
-            if shared_memory is not None and deepspeed.ops.__compatible_ops__.get(shared_memory.NAME):
-                with builds.alone(shared_memory.NAME):
-                    shared_memory.load()
             deepspeed.comm.init_distributed(accelerator.communication_backend_name(), auto_mpi_discovery=False)
     return deepspeed
 
