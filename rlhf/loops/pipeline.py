@@ -61,8 +61,8 @@ def train(experiment: Experiment, *, cache: Path | None = None, interrupt: Inter
     folder.open(experiment.to_yaml())
     try:
         if folder.summary.exists():
-            report = folder.report if folder.report.exists() else summary.report(folder)
-            print(f"{folder.path} is complete: nothing to do. Report: {report}")
+            report = _report(folder, experiment) if not folder.report.exists() else folder.report
+            print(f"{folder.path} is complete: nothing to do.{f' Report: {report}' if report else ''}")
             print("To train on, choose another run.name, with model.path set to its last checkpoint.")
         else:
             _train(experiment, folder, cache, interrupt)
@@ -147,7 +147,11 @@ async def _run(
         print(f"given up at step {result.steps}: {result.stopped}")
     primary = Change(before=result.base_accuracy, after=result.final_accuracy)
     tasks = [evaluator.task for evaluator in setup.evaluators(experiment.settings, shared)]
-    print_result({tasks[0]: primary} | other_tasks(result.stages), report=summary.report(folder))
+    print_result({tasks[0]: primary} | other_tasks(result.stages), report=_report(folder, experiment))
+
+
+def _report(folder: RunFolder, experiment: Experiment) -> Path | None:
+    return summary.report(folder) if experiment.settings.run.report else None
 
 
 async def _attempt(

@@ -42,12 +42,14 @@ MODEL = "model"
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Where a run lives."""
+    """Where a run lives, and what it leaves there."""
 
     name: str
     """Folder of the run below `folder`."""
     folder: str = "runs"
     """Where runs are kept, relative to the working directory."""
+    report: bool = True
+    """Write `report.html` at the end. `rlhf report` does so at any time, also where this is off."""
 
     @property
     def path(self) -> Path:

@@ -19,7 +19,7 @@ def shell() -> Iterator[Shell]:
 def finished(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run of `tiny.yaml`; the folder above its `runs` holds the config."""
     cwd = tmp_path_factory.mktemp("finished")
-    shell.run("train", write_config(cwd, tree()), cwd=cwd).ok()
+    shell.run("train", write_config(cwd, tree() | {"run": {"name": "tiny"}}), cwd=cwd).ok()
     return cwd / "runs" / "tiny"
 
 

@@ -18,7 +18,7 @@ def run(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     its rows written and no checkpoint made."""
     cwd = tmp_path_factory.mktemp("builders")
     content: dict[str, Any] = tree() | {
-        "run": {"name": "built"},
+        "run": {"name": "built", "report": False},
         "stages": ["sft", "draw", "choose", "ask", "sure", "label"],
         "draw": DRAW,
         "choose": DRAW | {"samples_per_prompt": 0, "build": {"name": "grape", "pool": ["draw"], "solution": False}},

@@ -95,7 +95,9 @@ def test_report_and_evaluate_of_a_killed_run(shell: Shell, tmp_path: Path) -> No
         shell.run("evaluate", run, "--out", tmp_path / "found.json", cwd=tmp_path).ok()
     assert strict_json(tmp_path / "found.json")["step"] == 5
     (run / "report.html").unlink()
-    shell.run("train", config, cwd=tmp_path).ok()
+    assert "report:" not in shell.run("train", config, cwd=tmp_path).ok().stdout
+    done = shell.run("train", config, cwd=tmp_path).ok()
+    assert "is complete: nothing to do.\n" in done.stdout and not (run / "report.html").exists(), "it was not wanted"
 
 
 def test_the_report_shows_token_texts_again_when_it_is_written_again(shell: Shell, finished: Path) -> None:

@@ -30,6 +30,7 @@ def samples(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_resumed_curriculum_draws_and_trains_as_it_would_have(tmp_path: Path) -> None:
     tree = yaml.safe_load((HERE / "tiny.yaml").read_text(encoding="utf-8"))
+    tree["run"]["report"] = True
     tree["rl"]["curriculum"] = {"by": {"learnability": {}, "easy_to_hard": {"column": "difficulty"}}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 

@@ -15,7 +15,11 @@ FAST = {"learner": {"optimizer": {"lr": 1e-3}}}
 def trained(shell: Shell, learnt: Path, cwd: Path, *, flaw: str = "", **changes: Any) -> Path:
     """A run of a few steps from a warm start, with a flawed engine."""
     content = tree("learn")
-    content |= {"run": {"name": "run"}, "stages": ["rl"], "model": {"path": str(learnt / "checkpoints" / "step_22")}}
+    content |= {
+        "run": {"name": "run", "report": False},
+        "stages": ["rl"],
+        "model": {"path": str(learnt / "checkpoints" / "step_22")},
+    }
     content["checkpoints"] = {"every": 1, "keep": 0}
     content["engine"] = {"name": "user_engines.flawed", "flaw": flaw}
     content["evaluation"] |= {"prompts": 2, "samples": 1}

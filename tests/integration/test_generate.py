@@ -14,7 +14,7 @@ from rlhf.loops import settings
 
 def rejection_sampling(steps: int) -> dict[str, Any]:
     """Sample, keep the correct answers, learn from them."""
-    content = tree() | {"run": {"name": "dart"}, "stages": ["gen", "sft"]}
+    content = tree() | {"run": {"name": "dart", "report": False}, "stages": ["gen", "sft"]}
     content["gen"] = {"loop": "generate", "steps": steps, "prompts_per_step": 6, "samples_per_prompt": 4}
     content["sft"] |= {"data": "gen", "steps": 3}
     return content
@@ -62,7 +62,7 @@ def test_a_dataset_without_rows_says_why(shell: Shell, tmp_path: Path) -> None:
 
 
 def test_what_the_policy_knows_is_measured_for_a_later_stage(shell: Shell, tmp_path: Path) -> None:
-    content = rejection_sampling(steps=7) | {"run": {"name": "known"}, "stages": ["gen", "rl"]}
+    content = rejection_sampling(steps=7) | {"run": {"name": "known", "report": False}, "stages": ["gen", "rl"]}
     content["gen"] |= {"build": "boundary", "select": "all"}
     content["rewards"] = {"refusal": {"verifier": content["rewards"]["digits"]}}
     content["rl"] |= {"steps": 2, "boundary": {"source": "gen"}}
@@ -82,7 +82,11 @@ def test_what_the_policy_knows_is_measured_for_a_later_stage(shell: Shell, tmp_p
 
 def hard_questions(name: str) -> dict[str, Any]:
     """Measure how hard questions are, then sample until each has the answers that it deserves."""
-    content = tree() | {"run": {"name": name}, "stages": ["sft", "probe", "gen"], "checkpoints": {"every": 1}}
+    content = tree() | {
+        "run": {"name": name, "report": False},
+        "stages": ["sft", "probe", "gen"],
+        "checkpoints": {"every": 1},
+    }
     content["task"] |= {"train_size": 10, "held_out_size": 4, "max_terms": 2}
     content["probe"] = {"loop": "generate", "build": "boundary", "select": "all", "steps": 2, "prompts_per_step": 5}
     quotas = {"name": "dart_proportional", "difficulty": "probe", "rows": 6, "samples": 24}
@@ -144,7 +148,10 @@ def test_more_steps_than_prompts_and_a_wrong_source_are_refused(shell: Shell, tm
 
 
 def test_expert_iteration_samples_with_what_the_round_before_has_learnt(shell: Shell, tmp_path: Path) -> None:
-    content = tree() | {"run": {"name": "expert"}, "stages": ["sft", "draw1", "learn1", "draw2", "learn2"]}
+    content = tree() | {
+        "run": {"name": "expert", "report": False},
+        "stages": ["sft", "draw1", "learn1", "draw2", "learn2"],
+    }
     draw = {"loop": "generate", "steps": 2, "prompts_per_step": 8, "samples_per_prompt": 4}
     draw["build"] = {"name": "dart_uniform", "rows": 2, "samples": 8}
     learn = {"loop": "offline", "steps": 6, "batch_size": 8, "learner": {"optimizer": {"lr": 1.0e-3}}}

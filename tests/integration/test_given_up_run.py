@@ -10,7 +10,14 @@ import pytest
 from rlhf.loops import pipeline, settings
 
 HERE = Path(__file__).parent
-CHANGES = ["stages=[sft]", "sft.steps=40", "sft.evaluate_every=2", "budget.below=0.99", "budget.after=0.2"]
+CHANGES = [
+    "run.report=true",
+    "stages=[sft]",
+    "sft.steps=40",
+    "sft.evaluate_every=2",
+    "budget.below=0.99",
+    "budget.after=0.2",
+]
 
 
 def test_a_hopeless_run_is_given_up_and_stays_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ DEATHS = {
 def killed(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that died all these deaths and was then left to finish."""
     cwd = tmp_path_factory.mktemp("killed")
-    config, saved = write_config(cwd, tree()), cwd / "runs" / "tiny" / "checkpoints"
+    config, saved = write_config(cwd, tree() | {"run": {"name": "tiny"}}), cwd / "runs" / "tiny" / "checkpoints"
     for what, where in DEATHS.items():
         done = shell.run("train", config, cwd=cwd, kill=where)
         assert done.code == KILLED, f"{what}: ended with {done.code} instead\n{done.stdout}\n{done.stderr}"

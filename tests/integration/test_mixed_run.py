@@ -16,7 +16,7 @@ def mixed() -> dict[str, Any]:
     content = tree()
     small = {key: value for key, value in content["task"].items() if key != "name"}
     parts = {"sums": small, "differences": small | {"name": "sums", "operation": "subtract", "held_out_size": 4}}
-    content |= {"run": {"name": "mixed"}, "task": {"name": "mix", "parts": parts}}
+    content |= {"run": {"name": "mixed", "report": False}, "task": {"name": "mix", "parts": parts}}
     content["sft"] |= {"steps": 2, "batch_size": 40, "evaluate_every": 1}
     content["rl"] |= {"steps": 2, "tasks": ["sums"], "evaluate_every": 1}
     return content
@@ -25,7 +25,7 @@ def mixed() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def run(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("mixed")
-    shell.run("train", write_config(cwd, mixed()), cwd=cwd).ok()
+    shell.run("train", write_config(cwd, mixed() | {"run": {"name": "mixed"}}), cwd=cwd).ok()
     return cwd / "runs" / "mixed"
 
 

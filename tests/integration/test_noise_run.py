@@ -34,7 +34,7 @@ def test_a_run_learns_from_right_answers_and_holds_out_an_operation(tmp_path: Pa
         "more": {"loop": "offline", "steps": 1, "batch_size": 1, "data": str(tmp_path / "rows.jsonl")},
     }
     tree["sft"] |= {"steps": 2, "evaluate_every": 0}
-    tree["run"]["folder"] = str(tmp_path)
+    tree["run"] |= {"folder": str(tmp_path), "report": True}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
     def read() -> Settings:

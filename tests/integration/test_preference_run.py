@@ -25,7 +25,7 @@ DEATHS = {
 
 def content(*, once: bool = True) -> dict[str, Any]:
     """Sample, prefer, train a reward model, and train the policy by it."""
-    made = tree() | {"run": {"name": "pairs"}, "stages": ["sample", "prefer", "rm", "rl"]}
+    made = tree() | {"run": {"name": "pairs", "report": False}, "stages": ["sample", "prefer", "rm", "rl"]}
     made["sample"] = {
         "loop": "generate",
         "steps": 2,

@@ -25,7 +25,7 @@ DEATHS = {
 
 def content() -> dict[str, Any]:
     """Label, train the model of steps, train the policy by it."""
-    made = tree() | {"run": {"name": "process"}, "stages": ["label", "prm", "rl"]}
+    made = tree() | {"run": {"name": "process", "report": False}, "stages": ["label", "prm", "rl"]}
     made["sampling"] = {"max_tokens": 12}
     made["label"] = {
         "loop": "generate",

@@ -12,7 +12,7 @@ from commands import KILLED, Shell, rows, strict_json, tree, write_config
 def test_finished_runs_are_profiled_and_what_is_lost_by_a_kill_does_not_count(
     shell: Shell, finished: Path, tmp_path: Path
 ) -> None:
-    config = write_config(tmp_path, tree() | {"run": {"name": "killed"}, "seed": 4})
+    config = write_config(tmp_path, tree() | {"run": {"name": "killed", "report": False}, "seed": 4})
     assert shell.run("train", config, cwd=tmp_path, kill="rlhf.loops.recorder:Recorder.step#10").code == KILLED
     shell.run("train", config, cwd=tmp_path).ok()
     killed = tmp_path / "runs" / "killed"

@@ -114,7 +114,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(shell: Shell, finished: Path,
     ],
 )
 def test_a_full_disk_anywhere_else(where: str, shell: Shell, finished: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, tree())
+    config = write_config(tmp_path, tree() | {"run": {"name": "tiny"}})
     shell.run("train", config, cwd=tmp_path, full_disk=where).refused("No space left", "free disk space")
     continues(shell, config, finished)
 

@@ -9,7 +9,7 @@ from commands import Shell, rows, tree, write_config
 
 
 def test_a_stage_and_its_evaluation_search(shell: Shell, tmp_path: Path) -> None:
-    content = tree() | {"run": {"name": "searched"}, "stages": ["gen"]}
+    content = tree() | {"run": {"name": "searched", "report": False}, "stages": ["gen"]}
     content["gen"] = {"loop": "generate", "steps": 1, "prompts_per_step": 6, "samples_per_prompt": 2, "select": "all"}
     content["gen"] |= {"sampler": {"name": "majority", "n": 3}}
     content["evaluation"] |= {"samples": 2, "k": [1], "sampler": {"name": "best_of_n", "n": 4}}
@@ -35,7 +35,11 @@ def test_a_stage_and_its_evaluation_search(shell: Shell, tmp_path: Path) -> None
 
 
 def test_answers_that_call_tools_are_trained_on_without_what_the_tools_said(shell: Shell, tmp_path: Path) -> None:
-    content = tree() | {"run": {"name": "called"}, "stages": ["rl"], "rewards": {"tool_use": {"call_cost": 0.1}}}
+    content = tree() | {
+        "run": {"name": "called", "report": False},
+        "stages": ["rl"],
+        "rewards": {"tool_use": {"call_cost": 0.1}},
+    }
     content["task"] = {"name": "tool_use", "max_depth": 1, "train_size": 40, "held_out_size": 6}
     content["sampling"] = {"max_tokens": 24}
     # Behind a result the engine sees it in the prompt that it goes on from.

@@ -52,7 +52,10 @@ def config() -> dict[str, Any]:
         content[name] = {"loop": "offline", "evaluate_every": 0, **stage}
         if content[name]["loop"] == "offline":
             content[name]["learner"] = LEARNER
-    return content | {"run": {"name": "family"}, "evaluation": {"prompts": 8, "samples": 2, "k": [1], "greedy": False}}
+    return content | {
+        "run": {"name": "family", "report": False},
+        "evaluation": {"prompts": 8, "samples": 2, "k": [1], "greedy": False},
+    }
 
 
 @pytest.fixture(scope="module")

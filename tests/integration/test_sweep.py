@@ -57,6 +57,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep that nothing disturbed."""
     folder = tmp_path_factory.mktemp("swept")
     prepare(folder)
+    write_config(folder, tree() | {"run": {"name": "tiny"}})
     done = sweep(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -19,7 +19,7 @@ LORA: dict[str, Any] = {"name": "lora", "r": 8, "alpha": 16}
 def warm(learnt: Path) -> dict[str, Any]:
     """Reinforcement learning with adapters, from the supervised stage of another run."""
     content = tree("learn")
-    content |= {"run": {"name": "warm"}, "stages": ["rl"]}
+    content |= {"run": {"name": "warm", "report": False}, "stages": ["rl"]}
     content["model"] = {"path": str(learnt / "checkpoints" / "step_22")}
     content["rl"] |= {"steps": 20, "loss": {"name": "policy", "kl_coef": 0.001}}
     content["rl"]["learner"] = {"optimizer": {"lr": 2.0e-3}, "trainable": LORA}
@@ -45,7 +45,10 @@ def following() -> dict[str, Any]:
 
 def everywhere() -> dict[str, Any]:
     """Adapters in every kind of stage: supervised, on pairs, of a reward model, of a process reward model, online."""
-    content = tree() | {"run": {"name": "everywhere"}, "stages": ["sft", "sample", "prefer", "rm", "prm", "rl"]}
+    content = tree() | {
+        "run": {"name": "everywhere", "report": False},
+        "stages": ["sft", "sample", "prefer", "rm", "prm", "rl"],
+    }
     content["evaluation"] = {"prompts": 2, "samples": 1, "k": [1], "greedy": False}
     learner = {"optimizer": {"lr": 2.0e-3}, "trainable": LORA}
     shared = {"loop": "offline", "steps": 3, "batch_size": 4, "evaluate_every": 0, "learner": learner}

@@ -17,7 +17,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def config(folder: Path, name: str, *, evaluate_every: int = 0, **changes: Any) -> Path:
-    content = tree() | CHANGES.get(name, {}) | changes | {"run": {"name": name}}
+    content = tree() | CHANGES.get(name, {}) | changes | {"run": {"name": name, "report": False}}
     content["sft"]["evaluate_every"] = evaluate_every
     return write_config(folder, content, f"{name}.yaml")
 
