@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from commands import environment, tree, write_config
-from test_sweep import SWEEP, children_in, results, sweep
+from test_sweep import SWEEP, children_in, results
 
 from rlhf.core.errors import UserError
 from rlhf.sweeps import ray_server
@@ -30,6 +30,12 @@ pytest.importorskip("ray", reason="needs ray[default]")
 pytestmark = pytest.mark.cluster
 
 BAD = {"rewards": {"digits": {"name": "user_function", "path": "user_rewards.no_such_function", "isolate": False}}}
+
+
+def sweep(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "rlhf.cli", "sweep", "fight.yaml", *options]
+    return subprocess.run(command, cwd=folder, env=environment() | env, capture_output=True, text=True)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ def test_a_failed_arm_and_a_job_that_dies_with_its_node_are_reported_and_tried_a
     assert "actor died" in members[0]["error"], members[0]["error"]
     assert members[1]["error"].startswith("exit code 2\n") and "no_such_function" in members[1]["error"]
     until(lambda: not runs_in(tmp_path), "the end of the run that lost its supervisor")
-    done = sweep(tmp_path, "--ray", cluster.address, "--share", "0/2", env=cluster.env)
+    done = sweep(tmp_path, "--ray", cluster.address, "--share", "0/2", **cluster.env)
     assert done.returncode == 0 and "1 runs, 0 of them done" in done.stdout, done.stdout + done.stderr
     names = {name.partition("-")[0] + name[-2:]: status for name, status in cluster.jobs(tmp_path).items()}
     assert names == {"fine 1": "FAILED", "bad 1": "FAILED", "fine 2": "SUCCEEDED"}

@@ -9,13 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
-from commands import Shell, environment, reproducible, rows, tree, write_config
+from commands import Done, Shell, environment, reproducible, rows, tree, write_config
 
 SWEEP = {
     "title": "Clipping in a hurry",
@@ -36,12 +34,9 @@ def prepare(folder: Path, **changes: Any) -> Path:
     return write_config(folder, SWEEP | changes, "fight.yaml")
 
 
-def sweep(
-    folder: Path, *options: str, env: Mapping[str, str] = MappingProxyType({})
-) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as it starts others."""
-    command = [sys.executable, "-m", "rlhf.cli", "sweep", "fight.yaml", *options]
-    return subprocess.run(command, cwd=folder, env={**environment(), **env}, capture_output=True, text=True)
+def sweep(shell: Shell, folder: Path, *options: str) -> Done:
+    """The command; the runs that it starts are processes like any other's."""
+    return shell.run("sweep", "fight.yaml", *options, cwd=folder)
 
 
 def without_times(found: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +48,12 @@ def without_times(found: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def swept(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep that nothing disturbed."""
     folder = tmp_path_factory.mktemp("swept")
     prepare(folder)
     write_config(folder, tree() | {"run": {"name": "tiny"}})
-    done = sweep(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    sweep(shell, folder).ok()
     return folder
 
 
@@ -112,18 +106,18 @@ def test_a_run_from_the_cache_has_what_it_would_have_had_by_itself(swept: Path, 
         ).read_bytes()
 
 
-def test_finished_runs_are_not_run_again_and_a_new_seed_is_added(swept: Path) -> None:
+def test_finished_runs_are_not_run_again_and_a_new_seed_is_added(swept: Path, shell: Shell) -> None:
     before = {p: p.stat().st_mtime_ns for p in swept.glob("sweeps/fight/runs/*/summary.json")}
-    done = sweep(swept, "seeds=[0,1,2]", "minutes=0.0001", "parallel=1")
+    done = sweep(shell, swept, "seeds=[0,1,2]", "minutes=0.0001", "parallel=1")
     assert "4 of them done" in done.stdout and "are left when the budget" in done.stdout, done.stdout
     assert {p: p.stat().st_mtime_ns for p in before} == before
     statuses = [m["status"] for arm in results(swept)["arms"] for m in arm["members"]]
     assert statuses == ["done"] * 5 + ["not run yet"], "one had begun"
     assert "not complete" in (swept / "sweeps" / "fight" / "report.html").read_text()
-    assert sweep(swept, "--collect").returncode == 0
+    sweep(shell, swept, "--collect").ok()
 
 
-def test_killed_at_any_moment_and_continued_it_gives_the_same(swept: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_and_continued_it_gives_the_same(swept: Path, shell: Shell, tmp_path: Path) -> None:
     prepare(tmp_path, seeds=[0])
     command = [sys.executable, "-m", "rlhf.cli", "sweep", "fight.yaml"]
     rng = random.Random(7)
@@ -136,8 +130,7 @@ def test_killed_at_any_moment_and_continued_it_gives_the_same(swept: Path, tmp_p
         while running := [pid for pid in children_in(tmp_path) if pid != os.getpid()]:
             assert time.monotonic() < deadline, f"{running} outlived the sweep that started them"
             time.sleep(0.1)
-    done = sweep(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    sweep(shell, tmp_path).ok()
     for mine, reference in zip(results(tmp_path)["arms"], results(swept)["arms"], strict=True):
         assert mine["members"] == reference["members"][:1]
 
@@ -154,11 +147,11 @@ def children_in(folder: Path) -> list[int]:
     return found
 
 
-def test_a_failed_arm_is_reported_and_stops_no_other(tmp_path: Path) -> None:
+def test_a_failed_arm_is_reported_and_stops_no_other(shell: Shell, tmp_path: Path) -> None:
     bad = {"rewards": {"digits": {"name": "user_function", "path": "user_rewards.no_such_function", "isolate": False}}}
     prepare(tmp_path, arms={"fine": {}, "bad": bad}, seeds=[0])
-    done = sweep(tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
+    done = sweep(shell, tmp_path)
+    assert done.code == 2, done.stdout + done.stderr
     assert "bad-seed0" in done.stderr and "run the same command" in done.stderr
     fine, broken = results(tmp_path)["arms"]
     assert fine["members"][0]["status"] == "done" and broken["members"][0]["status"] == "failed"
@@ -166,13 +159,13 @@ def test_a_failed_arm_is_reported_and_stops_no_other(tmp_path: Path) -> None:
     assert "no_such_function" in (tmp_path / "sweeps" / "fight" / "report.html").read_text()
 
 
-def test_shares_of_a_sweep_add_up_to_it(swept: Path, tmp_path: Path) -> None:
+def test_shares_of_a_sweep_add_up_to_it(swept: Path, shell: Shell, tmp_path: Path) -> None:
     prepare(tmp_path, seeds=[0])
     for share in ("0/2", "1/2"):
-        assert sweep(tmp_path, "--share", share, "--no-cache").returncode == 0
+        sweep(shell, tmp_path, "--share", share, "--no-cache").ok()
     assert not (tmp_path / "sweeps" / "fight" / "results.json").exists()
     assert not (tmp_path / "sweeps" / "cache").exists()
-    assert sweep(tmp_path, "--collect").returncode == 0
+    sweep(shell, tmp_path, "--collect").ok()
     arms = results(tmp_path)["arms"]
     for mine, reference in zip(arms, results(swept)["arms"], strict=True):
         assert mine["members"][0] == reference["members"][0], "the cache changes nothing"
