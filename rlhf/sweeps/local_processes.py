@@ -21,8 +21,9 @@ from rlhf.sweeps.runs import Run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """Room for one run: its cores, and its GPU if there is one."""
+    """Room for one run: how many threads, on which cores, and its GPU if there is one."""
 
+    threads: int
     cores: tuple[int, ...]
     gpu: str | None
 
@@ -37,6 +38,9 @@ class _Going:
 def slots(parallel: int, *, threads: int) -> list[Slot]:
     """Cores dealt out so that no two runs share one while there are enough.
 
+    Where they leave some over, the kernel deals them out: other processes need some too, and another sweep on this
+    machine would take the same ones.
+
     Args:
         parallel: runs at once; 0: as many as there are GPUs, else as `threads` go into the cores.
         threads: of each run.
@@ -46,13 +50,11 @@ def slots(parallel: int, *, threads: int) -> list[Slot]:
     gpus = [str(i) for i in range(torch.cuda.device_count())]
     gpus = visible.split(",")[: len(gpus)] if visible else gpus
     count = parallel or len(gpus) or max(1, len(cores) // threads)
-    return [
-        Slot(
-            cores=tuple(cores[(i * threads + k) % len(cores)] for k in range(min(threads, len(cores)))),
-            gpu=gpus[i % len(gpus)] if gpus else None,
-        )
-        for i in range(count)
-    ]
+    each = min(threads, len(cores))
+    dealt = [tuple(cores[(i * each + k) % len(cores)] for k in range(each)) for i in range(count)]
+    if count * each < len(cores):
+        dealt = [tuple(cores)] * count
+    return [Slot(threads=each, cores=own, gpu=gpus[i % len(gpus)] if gpus else None) for i, own in enumerate(dealt)]
 
 
 class LocalProcesses:
@@ -82,7 +84,7 @@ class LocalProcesses:
     def start(self, run: Run) -> None:
         """Start the process of a run on the next free slot."""
         slot = self._free.pop(0)
-        env = os.environ | {"OMP_NUM_THREADS": str(len(slot.cores)), "PYTHONUNBUFFERED": "1"}
+        env = os.environ | {"OMP_NUM_THREADS": str(slot.threads), "PYTHONUNBUFFERED": "1"}
         if slot.gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = slot.gpu
         with run.log.open("ab") as log:
