@@ -19,6 +19,7 @@ from rewards.base import RewardConfig
 from rlhf.core.types import Prompt, RewardOut
 from rlhf.data.render import render_prompt, render_solution
 from rlhf.loops import offline, online, plan_cluster, plan_engine, plan_memory, plan_trained, setup
+from rlhf.loops.care import Cared
 from rlhf.loops.evaluate import by_task
 from rlhf.loops.plan_memory import Holding, Lengths
 from rlhf.loops.plan_shape import model_shape
@@ -33,23 +34,29 @@ LOOKED_AT = 256
 """Prompts that token lengths are estimated from."""
 
 
-def check(experiment: Experiment, *, golds: bool = True) -> None:
+def check(experiment: Experiment, *, known: Cared | None = None) -> Cared:
     """The plan without its print-out.
 
     Args:
-        golds: whether to grade the gold answers; not where those of the same task were graded by the same rewards.
+        known: the data, where a plan before had the same and the same rewards: not made, and not graded, again.
+
+    Returns:
+        The data.
 
     Raises:
         UserError: the config cannot run; the same error that `rlhf train` would end with.
     """
-    show(experiment, Console(quiet=True), golds=golds)
+    return show(experiment, Console(quiet=True), known=known)
 
 
-def show(experiment: Experiment, console: Console | None = None, *, golds: bool = True) -> None:
+def show(experiment: Experiment, console: Console | None = None, *, known: Cared | None = None) -> Cared:
     """Print the plan.
 
     Args:
-        golds: as for `check`.
+        known: as for `check`.
+
+    Returns:
+        The data.
 
     Raises:
         UserError: the config cannot run; the same error that `rlhf train` would end with.
@@ -58,7 +65,7 @@ def show(experiment: Experiment, console: Console | None = None, *, golds: bool 
     console.print(experiment.to_yaml(), highlight=False, markup=False)
     settings = experiment.settings
     with tempfile.TemporaryDirectory() as scratch:
-        shared = setup.parts(settings, Path(scratch) / "model")
+        shared = setup.parts(settings, Path(scratch) / "model", known=known)
         shape = model_shape(
             shared.model_folder, dtype=settings.model.dtype, trust_remote_code=settings.model.trust_remote_code
         )
@@ -71,7 +78,7 @@ def show(experiment: Experiment, console: Console | None = None, *, golds: bool 
             counts = f"{len(train.get(name, ()))} training and {len(prompts)} held-out prompts"
             console.print(f"  {name}: {counts}", highlight=False, markup=False)
         setup.check(experiment, shared)
-        if golds:
+        if known is None:
             console.print(f"golds: {_golds(experiment, shared)}", highlight=False, markup=False)
         trained = plan_trained.counts(experiment, shared.model_folder)
         for stage in experiment.stages:
@@ -87,6 +94,7 @@ def show(experiment: Experiment, console: Console | None = None, *, golds: bool 
             plan_memory.show(console, holding)
             plan_engine.check(room)
             console.print(plan_memory.verdict(holding), highlight=False)
+    return shared.cared
 
 
 def validate(experiment: Experiment, shared: setup.Parts) -> ValidationReport:

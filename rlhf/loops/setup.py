@@ -99,17 +99,18 @@ def _grading(settings: Settings) -> Grade:
     return grade
 
 
-def parts(settings: Settings, model_folder: Path) -> Parts:
+def parts(settings: Settings, model_folder: Path, *, known: Cared | None = None) -> Parts:
     """Build what all stages share.
 
     Args:
         settings: of the run.
         model_folder: where a model of the run's own is written, or was.
+        known: the data, where they are there already.
 
     Raises:
         UserError: the data, the model or the tokenizer cannot be used, or do not fit each other.
     """
-    found = _cared(settings)
+    found = known or _cared(settings)
     made = found.task
     there = settings.model.makes_folder and model_folder.exists()
     folder = model_folder if there else _make_model(settings, model_folder, made)

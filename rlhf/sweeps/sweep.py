@@ -20,6 +20,7 @@ from rich.text import Text
 from rlhf.core import config
 from rlhf.core.errors import ConfigError, DataError
 from rlhf.loops import plan
+from rlhf.loops.care import Cared
 from rlhf.loops.settings import Experiment
 from rlhf.report import sweep_page
 from rlhf.report.comparison import Comparison, write
@@ -132,12 +133,11 @@ def show_plan(spec: Spec) -> None:
         elsewhere = replace(spec, cfg=replace(spec.cfg, folder=scratch))
         planned = runs.lay_out(elsewhere)
         table = Table("arm", "runs", "stages", "steps", title=spec.cfg.title, title_justify="left")
-        graded = set[str]()
+        known = dict[str, Cared]()
         for arm in spec.arms:
             first = next(run for run in planned if run.arm == arm).experiment()
             data = _data(first)
-            plan.check(first, golds=data not in graded)
-            graded.add(data)
+            known[data] = plan.check(first, known=known.get(data))
             steps = sum(stage.config.steps for stage in first.stages)
             table.add_row(arm, str(len(spec.cfg.seeds)), ", ".join(first.settings.stages), str(steps))
     console = Console()

@@ -30,7 +30,7 @@ def test_it_says_what_it_claims(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_arm_can_run(path: Path) -> None:
-    sweep.show_plan(spec.read(path))
+    sweep.show_plan(spec.read(path, ["seeds=[0]"]))
 
 
 def test_a_plan_can_fail() -> None:
@@ -38,7 +38,7 @@ def test_a_plan_can_fail() -> None:
         sweep.show_plan(spec.read(FILES[0], ["set.sampling.max_tokens=100000"]))
 
 
-def test_golds_are_graded_once_for_arms_that_share_task_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_are_made_and_graded_once_for_arms_that_share_task_and_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     graded = list[str]()
 
     def grade(experiment: Experiment, shared: object) -> str:
