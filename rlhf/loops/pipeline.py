@@ -258,6 +258,8 @@ async def run_stage(
     folders = learners.StageFolders(stage.name, now=now.weights, start=start)
     ended = learners.ended(experiment, progress, folder.checkpoints)
     models = setup.reward_models(experiment, progress, now.weights.parent)
+    if stage.loop != "generate":
+        runtime.foresee_learner()
     made = Stage(
         name=stage.name,
         seed=settings.seed,

@@ -48,6 +48,9 @@ class LocalRuntime:
         """A learner of its own."""
         return LocalLearner(role.build(self._site.device))
 
+    def foresee_learner(self) -> None:
+        """Nothing takes long."""
+
     async def grader(self, role: GraderRole) -> Grader:
         """Grades with the workers of the site."""
         return LocalGrader(role, self._site.pool)

@@ -67,6 +67,8 @@ class RayRuntime:
         self._transfer: Transfer | None = None
         self._sync: RemoteSync | None = None
         self._ranks: list[Remote] = []
+        self._coming: list[Any] = []
+        """Ranks whose processes have been started and are not ready yet."""
         self._graders: list[Remote] = []
         self._graded: GraderRole | None = None
         self._learners = 0
@@ -87,6 +89,11 @@ class RayRuntime:
                 per_call=self._cfg.in_flight if whole else 1,
             )
         return self._pool
+
+    def foresee_learner(self) -> None:
+        """Start the processes of the ranks, whose imports take seconds."""
+        if not self._ranks and not self._coming:
+            self._coming = self._spawn_all(RankActor, Role.RANK)
 
     async def learner(self, role: LearnerRole) -> LearnerHandle:
         """A learner on the ranks of the run."""
@@ -165,8 +172,11 @@ class RayRuntime:
     def _end_actors(self) -> None:
         for remote in self._actors():
             ray_nodes.end(remote)
+        for actor in self._coming:
+            ray.kill(actor)
         for group in self._groups.values():
             remove_placement_group(group)
+        self._coming = []
         self._engines, self._ranks, self._graders, self._groups = [], [], [], {}
         self._pool, self._sync = None, None
 
@@ -206,7 +216,9 @@ class RayRuntime:
         return await self._ready(actor, actor.start.remote(work), seats)
 
     async def _spawn_ranks(self) -> list[Remote]:
-        ranks = await self._all(RankActor, Role.RANK)
+        self.foresee_learner()
+        coming, self._coming = self._coming, []
+        ranks = await self._all_ready(coming, Role.RANK)
         address, port = await call(ranks[0].actor.meeting.remote(), self._watch, role=ranks[0].name, phase="join")
         for i, rank in enumerate(ranks):
             answer = rank.actor.join.remote(address, port, i, len(ranks))
@@ -220,10 +232,14 @@ class RayRuntime:
             work: what each is told to do.
             calls: that each answers at the same time.
         """
-        members = self._placed.of(role)
-        actors = [self._spawn(kind, seats, calls=calls) for seats in members]
+        return await self._all_ready(self._spawn_all(kind, role, calls=calls), role, work)
+
+    def _spawn_all(self, kind: Callable[..., Any], role: Role, *, calls: int = 1) -> list[Any]:
+        return [self._spawn(kind, seats, calls=calls) for seats in self._placed.of(role)]
+
+    async def _all_ready(self, actors: Sequence[Any], role: Role, work: object = None) -> list[Remote]:
         started = [(actor, actor.start.remote(work)) for actor in actors]
-        return [await self._ready(*one, seats) for one, seats in zip(started, members, strict=True)]
+        return [await self._ready(*one, seats) for one, seats in zip(started, self._placed.of(role), strict=True)]
 
     def _spawn(self, kind: Callable[..., Any], seats: Sequence[Seat], *, calls: int) -> Any:
         """Start an actor in its place; it is not ready yet.

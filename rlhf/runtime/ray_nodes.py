@@ -59,8 +59,12 @@ def connect(cfg: Config) -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
             _node_ip_address=LOOPBACK,
-            # Workers for tasks of an environment that none of ours has.
-            _system_config={"prestart_worker_first_driver": False},
+            _system_config={
+                # Workers for tasks of an environment that none of ours has.
+                "prestart_worker_first_driver": False,
+                # How long its processes look for a head that a killed driver has taken along.
+                "gcs_rpc_server_reconnect_timeout_s": 15,
+            },
         )
 
 

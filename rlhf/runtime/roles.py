@@ -147,6 +147,10 @@ class Runtime(Protocol):
 
     def learner(self, role: LearnerRole) -> Awaitable[LearnerHandle]: ...
 
+    def foresee_learner(self) -> None:
+        """One will be asked for: what takes long and needs no role begins, beside whatever else starts."""
+        ...
+
     def grader(self, role: GraderRole) -> Awaitable[Grader]: ...
 
     def sync(self, learner: LearnerHandle, engine: EngineHandle) -> WeightSync:
