@@ -239,6 +239,18 @@ def _blank() -> tuple[Figure, Axes]:
     return figure, axes
 
 
+class _Steps(MaxNLocator):
+    """Ticks at steps that there are: one in the margin behind the last would lose half of its label."""
+
+    def __init__(self, last: float) -> None:
+        super().__init__(8, integer=True)
+        self._last = last
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        """See `matplotlib.ticker.Locator`."""
+        return [tick for tick in super().tick_values(vmin, vmax) if tick <= self._last]
+
+
 def _draw_stages(axes: Axes, stages: Sequence[Span]) -> None:
     """Shade every other stage and name all, above the axes."""
     if not stages:
@@ -246,6 +258,7 @@ def _draw_stages(axes: Axes, stages: Sequence[Span]) -> None:
     first, last = stages[0].first, max(stages[-1].last, stages[0].first + 1)
     pad = 0.012 * (last - first)
     axes.set_xlim(first - pad, last + pad)
+    axes.xaxis.set_major_locator(_Steps(last))
     if len(stages) == 1:
         return
     for i, span in enumerate(stages):

@@ -45,6 +45,14 @@ def test_colours_of_a_chart_are_all_css_variables(finished: Path) -> None:
     assert "grpo" in chart.svg
 
 
+def test_no_step_is_named_that_was_not_made(tmp_path: Path) -> None:
+    """A round number just behind the last step would stand half outside of the drawing."""
+    write_lines(tmp_path / "metrics.jsonl", [{"step": s, "stage": "grpo", "loss": 1.0} for s in range(2375)])
+    chart = line_chart(read_run(tmp_path), title="x", caption="", lines=[Line(key="loss", label="x")])
+    assert chart is not None
+    assert "2000</text>" in chart.svg and "2400</text>" not in chart.svg
+
+
 def test_light_colours_are_distinct_so_that_they_can_be_told_apart() -> None:
     light = [value for value, _ in PALETTE.values()]
     assert len(set(light)) == len(light)
