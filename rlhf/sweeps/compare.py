@@ -70,11 +70,9 @@ def compare(
         DataError: runs have finished, and none recorded one of the metrics.
     """
     done = {id(entry): outcome.read(entry.folder) for entry in entries if entry.status == "done"}
-    for label, metric in metrics.items():
-        if done and not any(found.value(metric) for found in done.values()):
-            known = set[str]().union(*(found.keys() for found in done.values()))
-            problem = f"no run recorded '{metric.key}' in its last stage"
-            raise DataError(f"metrics.{label}.key", problem, fix=_nearest(metric.key, known))
+    for label, fix in absent(list(done.values()), metrics).items():
+        problem = f"no run recorded '{metrics[label].key}' in its last stage"
+        raise DataError(f"metrics.{label}.key", problem, fix=fix)
     by_arm: dict[str, list[Entry]] = {}
     for entry in entries:
         by_arm.setdefault(entry.arm, []).append(entry)
@@ -183,6 +181,13 @@ def _member(entry: Entry, found: Outcome | None, metrics: Mapping[str, Metric], 
         tokens=0 if found is None else found.tokens,
         seconds=0.0 if found is None else found.seconds,
     )
+
+
+def absent(found: Sequence[Outcome], metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Metrics that none of these runs recorded in its last stage, each with what may have been meant."""
+    known = set[str]().union(*(one.keys() for one in found))
+    missing = [label for label, metric in metrics.items() if found and not any(one.value(metric) for one in found)]
+    return {label: _nearest(metrics[label].key, known) for label in missing}
 
 
 def _nearest(key: str, known: Collection[str]) -> str:

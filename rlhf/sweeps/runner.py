@@ -26,6 +26,8 @@ from rlhf.sweeps.runs import Run, Status
 LAST_WORDS = 2000
 """Characters of a failed run's log that are kept with its mark."""
 
+FINISHED = "finished"
+"""What has become of a run that came to its end."""
 Notice = Callable[[str], None]
 """Told in a line of everything that begins and ends."""
 
@@ -74,7 +76,14 @@ class Executor(Protocol):
         ...
 
 
-def execute(runs: Sequence[Run], executor: Executor, *, seconds: float, notice: Notice) -> None:
+def execute(
+    runs: Sequence[Run],
+    executor: Executor,
+    *,
+    seconds: float,
+    notice: Notice,
+    look: Callable[[Run], None] = lambda run: None,
+) -> None:
     """Bring every run to its end, or to its failure.
 
     Args:
@@ -82,6 +91,7 @@ def execute(runs: Sequence[Run], executor: Executor, *, seconds: float, notice: 
         executor: runs the others.
         seconds: after which no run starts any more; 0 sets no limit.
         notice: told of everything that begins and ends.
+        look: at every run that has come to its end.
     """
     waiting = deque(run for run in runs if run.status != Status.DONE)
     going, begun = dict[str, float](), time.monotonic()
@@ -107,7 +117,10 @@ def execute(runs: Sequence[Run], executor: Executor, *, seconds: float, notice: 
                     if end.again and not late:
                         waiting.appendleft(end.run)
                     done = sum(run.status == Status.DONE for run in runs)
-                    notice(f"{_outcome(end):<9} {end.run.name}  after {after:.0f} s  [{done}/{len(runs)}]")
+                    became = _outcome(end)
+                    notice(f"{became:<9} {end.run.name}  after {after:.0f} s  [{done}/{len(runs)}]")
+                    if became == FINISHED:
+                        look(end.run)
                 time.sleep(executor.poll_s if going else 0)
         finally:
             executor.stop()
@@ -136,7 +149,7 @@ def _outcome(end: Ended) -> str:
     if end.again:
         return "waits"
     if not end.failure and end.run.status == Status.DONE:
-        return "finished"
+        return FINISHED
     failure = end.failure or f"exit code 0, but no result\n{last_words(end.run)}"
     end.run.failed.write_text(f"{failure}\n", encoding="utf-8")
     return "FAILED"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from rlhf.report.comparison import Comparison, write
 from rlhf.report.contrast import Verdict
 from rlhf.report.sweep_page import interval
 from rlhf.report.units import amount, duration
-from rlhf.sweeps import compare, profile_command, ray_server, runner, runs, significance
+from rlhf.sweeps import compare, outcome, profile_command, ray_server, runner, runs, significance
 from rlhf.sweeps.compare import Entry, Frame
 from rlhf.sweeps.local_processes import LocalProcesses
 from rlhf.sweeps.ray_jobs import RayJobs
@@ -81,11 +81,25 @@ def execute(spec: Spec, *, cached: bool = True, share: Share | None = None, ray:
     executor = _executor(spec, cached=cached, ray=ray)
     done = sum(run.status == Status.DONE for run in mine)
     print(f"{spec.name}: {len(mine)} runs, {done} of them done, {executor.describe()}", flush=True)
-    runner.execute(mine, executor, seconds=60 * spec.cfg.minutes, notice=_say)
+    runner.execute(mine, executor, seconds=60 * spec.cfg.minutes, notice=_say, look=_missing(spec))
     if share is None:
         return collect(spec, planned)
     _raise_failures(mine)
     return None
+
+
+def _missing(spec: Spec) -> Callable[[Run], None]:
+    """Says of a metric once that a run has ended without it: whoever wrote its name wrong should not learn that from
+    the last run. Metrics of other arms' losses are said to be missing, too."""
+    told = set[str]()
+
+    def look(run: Run) -> None:
+        for label, fix in compare.absent([outcome.read(run.folder)], spec.metrics).items():
+            if label not in told:
+                _say(f"{'note':<9} {run.name}  recorded no '{spec.metrics[label].key}' (metrics.{label}.key); {fix}")
+            told.add(label)
+
+    return look
 
 
 def collect(spec: Spec, planned: Sequence[Run] | None = None) -> Path:

@@ -147,10 +147,15 @@ def children_in(folder: Path) -> list[int]:
     return found
 
 
-def test_a_failed_arm_is_reported_and_stops_no_other(shell: Shell, tmp_path: Path) -> None:
+def test_a_failed_arm_and_a_wrong_name_are_reported_and_stop_no_run(shell: Shell, tmp_path: Path) -> None:
     bad = {"rewards": {"digits": {"name": "user_function", "path": "user_rewards.no_such_function", "isolate": False}}}
-    prepare(tmp_path, arms={"fine": {}, "bad": bad}, seeds=[0])
+    metrics = SWEEP["metrics"] | {"acuracy": {"key": "val-core/sums/sampled_acuracy/mean"}}
+    prepare(tmp_path, arms={"fine": {}, "bad": bad}, seeds=[0], metrics=metrics)
     done = sweep(shell, tmp_path)
+    assert done.stdout.count("metrics.acuracy.key") == 1 and "val-core/sums/sampled_accuracy/mean" in done.stdout
+    done.refused("metrics.acuracy.key", "no run recorded", "val-core/sums/sampled_accuracy/mean")
+    prepare(tmp_path, arms={"fine": {}, "bad": bad}, seeds=[0])
+    done = sweep(shell, tmp_path, "--collect")
     assert done.code == 2, done.stdout + done.stderr
     assert "bad-seed0" in done.stderr and "run the same command" in done.stderr
     fine, broken = results(tmp_path)["arms"]

@@ -89,6 +89,12 @@ def test_a_failure_is_marked_with_its_last_words_and_stops_no_other(tmp_path: Pa
     assert executor.most == 2 and executor.stopped
 
 
+def test_every_run_that_came_to_its_end_is_looked_at_when_it_has(tmp_path: Path) -> None:
+    seen, runs = list[str](), [make_run(tmp_path, name) for name in ("one", "bad", "silent", "two")]
+    runner.execute(runs, Scripted(room=1), seconds=0, notice=lambda line: None, look=lambda run: seen.append(run.name))
+    assert seen == ["one", "two"]
+
+
 def test_a_run_that_succeeds_without_a_result_has_failed(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "silent.log").write_text("all is well")
