@@ -22,6 +22,8 @@ fi
 prepare_venv test
 cd "$ROOT"
 python="$VENV/bin/python"
+# Images set this, and then hundreds of processes compile the same files.
+unset PYTHONDONTWRITEBYTECODE
 # One thread: tests run beside worker processes, and with threads to spare torch waits for cores instead of computing.
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false PYRIGHT_PYTHON_IGNORE_WARNINGS=1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 
@@ -28,12 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """From here on garbage is looked for again, and not among what is there already."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # else libraries that count their objects at the end call them leaked
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    """What is there may be garbage now."""
-    gc.unfreeze()
 
 
 def _has_gpu() -> bool:
