@@ -9,7 +9,6 @@ until a verb needs them.
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import shlex
@@ -19,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from rlhf.core.errors import LostError, UserError
 from rlhf.core.process import importing
-from rlhf.loops.interrupt import Interrupt, Interrupted
+from rlhf.loops.ending import ending
+from rlhf.loops.interrupt import Interrupt
 
 SPIN_COUNT = "3000"
 """How often a waiting thread looks before it sleeps. Threads that spin for long take the core from the thread they wait
@@ -41,24 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _interrupt)
     try:
         return arguments.verb(arguments) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except LostError as error:
-        print(f"error: lost {error}\n  fix: the same command continues from the last checkpoint", file=sys.stderr)
-        return 70
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except BaseException as error:
+        code = ending(error)
+        if code is None:
             raise
-        where = error.filename or "the disk"
-        print(f"error: {where}: {error.strerror}\n  fix: free disk space, then run the same command", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.exit_code
+        return code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
