@@ -129,6 +129,8 @@ def line_chart(
             axes.minorticks_off()
         elif percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            if min(extremes) == max(extremes):  # around a share that stands still matplotlib would show some below 0
+                axes.set_ylim(-0.02, 1.02)
         legend = tuple(Key(label=line.label, colour=c) for c, line in zip(SERIES, present, strict=False))
         return Chart(title=title, caption=caption, legend=legend, svg=_svg(figure, title))
 

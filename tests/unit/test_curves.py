@@ -53,6 +53,14 @@ def test_no_step_is_named_that_was_not_made(tmp_path: Path) -> None:
     assert "2000</text>" in chart.svg and "2400</text>" not in chart.svg
 
 
+def test_a_share_that_stands_still_is_drawn_on_the_whole_scale(tmp_path: Path) -> None:
+    """Around itself, it would be labelled with shares below nothing."""
+    write_lines(tmp_path / "metrics.jsonl", [{"step": s, "stage": "grpo", "cut": 0.0} for s in range(40)])
+    chart = line_chart(read_run(tmp_path), title="x", caption="", lines=[Line(key="cut", label="x")], percent=True)
+    assert chart is not None
+    assert re.findall(r">(\S+%)<", chart.svg) == ["0%", "25%", "50%", "75%", "100%"]
+
+
 def test_light_colours_are_distinct_so_that_they_can_be_told_apart() -> None:
     light = [value for value, _ in PALETTE.values()]
     assert len(set(light)) == len(light)
