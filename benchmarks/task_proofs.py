@@ -54,6 +54,11 @@ class Knob:
     slips: str = "noise"
     """The key that makes worked answers err."""
 
+    @property
+    def values(self) -> list[int]:
+        """Where the knob stands at each setting."""
+        return [next(iter(settings.values())) for settings in self.settings]
+
 
 def _steps(low: str, high: str, *values: int) -> list[dict[str, Any]]:
     return [{low: n, high: n} for n in values]
@@ -146,7 +151,7 @@ def main() -> None:
     print(f"{'task':24}{'items':>8}{'per second':>12}{'accepted':>10}{'rejected':>10}  fingerprint")
     for task in arguments.tasks:
         knob = knob_of(task)
-        figures[task] = {"knob": knob.name}
+        figures[task] = {"knob": knob.name, "values": knob.values}
         for style in generated.STYLES:
             found = prove(task, items=arguments.items, style=style)
             counts = f"{found.items:8}{found.per_second:12,.0f}{found.accepted:10}{found.rejected:10}"

@@ -1,6 +1,8 @@
 """Writes docs/tasks.md: every task with an example that its code makes, what it is good for, and its keys.
 
 python docs/make_tasks.py            # a test holds the page against this output
+
+Draws docs/pictures/tasks.svg, too: what `benchmarks/task_proofs.py` has measured of the knobs.
 """
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
 from rlhf.core import component, config
 from rlhf.core.types import Prompt
+from rlhf.report.curves import PALETTE, STYLE
 from rlhf.tasks.common import PromptSets
 
 PAGE = Path(__file__).parent / "tasks.md"
@@ -45,6 +52,9 @@ time:
 PROOFS
 
 The solver on the right is each task's own algorithm, which errs 5 % of the times that it can and goes on from there.
+The harder the questions, the rarer it gets through:
+
+![how often a solver that errs 5 % of the times is right, over the knob of every task](pictures/tasks.svg)
 """
 
 
@@ -258,6 +268,21 @@ def proofs() -> str:
     return "\n".join(rows)
 
 
+def picture(path: Path) -> None:
+    """How often the solver is right, over the knob of every task."""
+    found = json.loads((Path(__file__).parent / "task_proofs.json").read_text(encoding="utf-8"))
+    with matplotlib.rc_context(STYLE), matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": path.stem}):
+        figure = Figure(figsize=(9.6, 2.0), layout="constrained", facecolor=PALETTE["paper"][0])
+        for axes, (name, entry) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+            axes.plot(range(len(entry["values"])), entry["accuracies"], "o-", color=PALETTE["c0"][0], markersize=3.5)
+            axes.set_xticks(range(len(entry["values"])), entry["values"])
+            axes.set_title(name, loc="left", color=PALETTE["ink"][0])
+            axes.set_xlabel(entry["knob"])
+            axes.set_ylim(0, 1.03)
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        figure.savefig(path, metadata={"Date": None})
+
+
 def section(name: str) -> str:
     """A heading, what the task is, examples from its code, and its keys."""
     told, module = TOLD[name], module_of(name)
@@ -317,3 +342,4 @@ def module_of(name: str) -> Any:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    picture(PAGE.parent / "pictures" / "tasks.svg")
