@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from rlhf.core.errors import LostError
+from rlhf.core.errors import ConfigError, LostError
 from rlhf.core.protocols import EngineHandle, Grader, LearnerHandle, Transfer, WeightSync
 from rlhf.runtime import placement, ray_nodes, stacks, transports
 from rlhf.runtime.actors import EngineActor, RankActor
@@ -156,11 +156,28 @@ class RayRuntime:
             print(f"{self._restarts - 1} restarts were not enough (runtime.max_restarts)", file=sys.stderr)
             return False
         self._end_actors()
-        nodes = ray_nodes.find(self._cfg)
-        shrinks = self._cfg.on_lost_node == "shrink" and len(nodes) < self._cfg.nodes
-        self._placed = placement.place(ray_nodes.shrunk(self._cfg, nodes) if shrinks else self._cfg, nodes)
-        self._groups = ray_nodes.reserve(self._placed)
+        try:
+            self._placed, self._groups = self._place_again()
+        except ConfigError as short:
+            print(f"what is left is not enough: {short}", file=sys.stderr)
+            return False
         return True
+
+    def _place_again(self) -> tuple[Placement, dict[str, PlacementGroup]]:
+        """On the nodes that are left. Nobody waits for others: who brings nodes back starts the command again, too.
+
+        Raises:
+            ConfigError: these are too few.
+        """
+        while True:
+            nodes = ray_nodes.alive()
+            shrinks = self._cfg.on_lost_node == "shrink" and len(nodes) < self._cfg.nodes
+            placed = placement.place(ray_nodes.shrunk(self._cfg, nodes) if shrinks else self._cfg, nodes)
+            try:
+                return placed, ray_nodes.reserve(placed)
+            except ConfigError:
+                if len(ray_nodes.alive()) == len(nodes):  # else Ray has noticed only now that one is gone
+                    raise
 
     async def close(self) -> None:
         """End every actor and leave Ray; one that was started here ends with it."""

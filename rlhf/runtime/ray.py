@@ -49,7 +49,7 @@ class Config(Request):
     address: str | None = None
     """Of a running Ray: `auto` or host:port; null starts one on this machine."""
     nodes_wait_s: float = 300.0
-    """How long to wait for `nodes`, in seconds."""
+    """How long a start waits for `nodes`, in seconds; nobody waits for a lost one."""
     in_flight: int = 256
     """Samples that an engine works on at once; an engine that cannot be interrupted gets as many in one call."""
     object_store_mib: int = 512
@@ -57,7 +57,8 @@ class Config(Request):
     max_restarts: int = 3
     """How often a lost learner is brought back from the last checkpoint before the run ends."""
     on_lost_node: str = "end"
-    """When fewer than `nodes` are left: `end` ends the run, `shrink` goes on with fewer engines, then fewer ranks."""
+    """When fewer than `nodes` are left: `end` ends the run (exit code 70), `shrink` goes on with fewer engines,
+    then fewer ranks."""
     sync: SyncConfig = field(default_factory=SyncConfig)
     deadlines: watchdog.Deadlines = field(default_factory=watchdog.Deadlines)
 

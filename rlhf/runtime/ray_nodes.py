@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from rlhf.core.errors import ConfigError
@@ -125,6 +125,8 @@ def reserve(placed: Placement) -> dict[str, PlacementGroup]:
         if not made.wait(READY_S):
             free = ray.available_resources()
             have = Bundle(cpus=free.get("CPU", 0), gpus=free.get("GPU", 0))
+            for unused in groups.values():
+                remove_placement_group(unused)
             fix = "end what else runs on this Ray, or ask for less under runtime"
             problem = f"group '{group.name}' got no place in {READY_S} s; free: {have.cpus:g} cores, {have.gpus:g} GPUs"
             raise ConfigError("runtime", problem, fix=fix)

@@ -122,7 +122,8 @@ def test_a_job_that_reaches_nothing_is_not_requeued_for_ever(rack: Rack) -> None
 
 
 def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
-    """`rlhf train` itself, over both nodes, with a reward worker, which gets every signal of its job too."""
+    """`rlhf train` itself, over both nodes, with a reward worker, which gets every signal of its job too: first the one
+    that the time is up, then a node is lost."""
     content = yaml.safe_load((REPOSITORY / "tests" / "integration" / "tiny.yaml").read_text())
     content["rewards"]["digits"]["isolate"] = True
     content["checkpoints"]["every"] = 1000
@@ -136,9 +137,14 @@ def test_training_goes_on_after_a_requeue_with_one_log(rack: Rack) -> None:
     job = rack.submit("seed=5", config="train.yaml", options=BOTH, env=env)
     until(lambda: len(steps_of(run)) > 4 or job.is_over(), "the run is on its way", seconds=180)
     job.signal(signal.SIGUSR1)
-    assert job.ended(seconds=240) == "COMPLETED 0:0 restarts 1", job.output
-    [stopped] = [line for line in job.output.splitlines() if line.startswith("interrupted by SIGUSR1")]
-    assert 4 < int(stopped.rpartition(" ")[2]) < 40
+    until(lambda: "interrupted by SIGUSR1" in job.output or job.is_over(), "it is told that the time is up", seconds=60)
+    [told] = [line for line in job.output.splitlines() if line.startswith("interrupted by SIGUSR1")]
+    stopped = int(told.rpartition(" ")[2])
+    assert 4 < stopped < 40
+    until(lambda: len(steps_of(run)) > stopped or job.is_over(), "the run goes on", seconds=180)
+    rack.on_node(2, "bash", "-c", "kill -9 $(pgrep -x raylet)")
+    assert job.ended(seconds=240) == "COMPLETED 0:0 restarts 2", job.output
+    assert "Ray is gone: n2" in job.output and "the driver ended with 70" in job.output
     assert steps_of(run) == list(range(1, 48))
     assert (run / "summary.json").exists()
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
