@@ -22,9 +22,9 @@ RESULTS = HERE / "ablations"
 PAGE = HERE / "ablations.md"
 INTRO = """# Ablations
 
-Claims of papers, tried at the smallest scale: a model of a million parameters, sums or facts, three seeds, minutes on
-two CPU cores. What holds at this scale may not at another, and the reverse; a claim that fails here is shown as it came
-out.
+Claims of papers, tried at the smallest scale: a model of a million parameters, sums or facts, three seeds or six,
+minutes on two CPU cores. What holds at this scale may not at another, and the reverse; a claim that fails here is shown
+as it came out.
 
 Made by `python docs/make_ablations.py` from the results in `docs/ablations`; a test checks that the two agree.
 Differences are paired by seed, and by prompt where seeds share prompts; intervals are 95 % and not widened for the
