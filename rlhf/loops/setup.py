@@ -141,7 +141,7 @@ def check(experiment: Experiment, shared: Parts) -> None:
     for stage in experiment.stages:
         _check_micro_batch(stage, experiment.settings, shared)
         _check_continued(stage, experiment.settings, shared)
-        _check_quotas(stage, shared)
+        _check_quotas(stage, experiment.stages, shared)
         _check_teacher(stage, experiment.settings, shared)
 
 
@@ -288,8 +288,8 @@ def _check_tasks(stage: StageSettings, shared: Parts) -> None:
             raise ConfigError(f"{stage.name}.tasks", f"there is no task '{name}'", fix=did_you_mean(name, known))
 
 
-def _check_quotas(stage: StageSettings, shared: Parts) -> None:
-    """A prompt whose quota is to be met is drawn once."""
+def _check_quotas(stage: StageSettings, stages: Sequence[StageSettings], shared: Parts) -> None:
+    """A prompt whose quota is to be met is drawn once, and what its quota depends on was measured for all."""
     cfg = stage.config
     if not isinstance(cfg, generate.Config) or not cfg.has_quotas:
         return
@@ -298,6 +298,13 @@ def _check_quotas(stage: StageSettings, shared: Parts) -> None:
         problem = f"{cfg.steps} steps of {cfg.prompts_per_step} prompts each, and only {prompts} different ones"
         fix = f"use {-(-prompts // cfg.prompts_per_step)}, as the quota of a question is met once"
         raise ConfigError(f"{stage.name}.steps", problem, fix=fix)
+    named = [name for _, kind, name in generate.sources(cfg) if kind == "boundary"]
+    for name, probe in ((s.name, s.config) for s in stages if s.name in named):
+        assert isinstance(probe, generate.Config), "the settings have looked at that"
+        prompts, asked = len(generate.drawn(probe, shared.task.train())), probe.steps * probe.prompts_per_step
+        if asked < prompts:
+            problem = f"it asks {asked} of {prompts} prompts, and '{stage.name}' wants to know how hard each of them is"
+            raise ConfigError(f"{name}.steps", problem, fix=f"use {-(-prompts // probe.prompts_per_step)}")
 
 
 def _check_micro_batch(stage: StageSettings, settings: Settings, shared: Parts) -> None:

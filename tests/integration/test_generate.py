@@ -142,6 +142,8 @@ def test_more_steps_than_prompts_and_a_wrong_source_are_refused(shell: Shell, tm
     shell.run("plan", config, cwd=tmp_path).refused("gen.steps", "different ones", "use 3")
     refused = shell.run("plan", config, "gen.build.difficulty=sft", "gen.steps=3", cwd=tmp_path)
     refused.refused("gen.build.difficulty", "build: boundary")
+    few = shell.run("plan", config, "gen.steps=3", "probe.steps=1", cwd=tmp_path)
+    few.refused("probe.steps", "asks 5 of 10 prompts", "use 2")
     shell.run("plan", config, "stages=[gen]", cwd=tmp_path).refused(
         "neither a stage that comes before 'gen' nor a file"
     )
