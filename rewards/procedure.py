@@ -32,8 +32,9 @@ stands before the last `</think>` is not looked at. JSON is parsed as data and b
     the gold is no label                                    None     unparsable         unparsed/gold
 
 In the breakdown: the four measures, and `first_error`, the first wrong state counted from 0 or -1, by which the builder
-`step_labels` can check its own labels. With `dense: true` the part of PA is placed where each right state ends (lines
-only), for advantages per token.
+`step_labels` can check its own labels. With `dense: true` (lines only) the part of PA is placed on tokens, for
+advantages that look at them: `prefix / |g|` where each right state ends, and where one too many ends what it takes from
+it.
 
 How it can be hacked: states may be invented once the prefix has broken, at no cost but that of |p|; with `prefix` above
 `final`, being right on the way is worth more than arriving.
@@ -79,7 +80,7 @@ class Config(base.RewardConfig):
     column: str = ""
     """Column of the dataset row with the states on the way, where the gold is the last one; empty for a label."""
     dense: bool = False
-    """Place the part of prefix accuracy where each right state ends."""
+    """Place the part of prefix accuracy where each state ends."""
     max_chars: int = 50_000
     """Longer answers are worth 0."""
     max_states: int = 1000
@@ -250,17 +251,20 @@ def _out(trajectory: Trajectory, label: Label | None, cfg: Config) -> RewardOut:
         reason=RIGHT if right else WRONG,
         extracted=_shown(answer.states[-1]),
         breakdown={**found.parts, FIRST_ERROR: float(found.first_error)},
-        per_token=_on_tokens(found, answer, trajectory, cfg),
+        per_token=_on_tokens(found, len(label.states), answer, trajectory, cfg),
     )
 
 
-def _on_tokens(found: Measures, answer: Answer, trajectory: Trajectory, cfg: Config) -> tuple[float, ...]:
-    """[tokens] What each right state earns, on the token that completes it."""
+def _on_tokens(found: Measures, gold: int, answer: Answer, trajectory: Trajectory, cfg: Config) -> tuple[float, ...]:
+    """[tokens] What each state adds to the prefix accuracy, on the token that completes it: of those up to it, only."""
     if not (cfg.dense and trajectory.ends and answer.ends and found.pml):
         return ()
     out = [0.0] * len(trajectory.ends)
-    for end in answer.ends[: found.pml]:
-        out[min(bisect_left(trajectory.ends, end), len(out) - 1)] += cfg.prefix * found.pa / found.pml
+    for count, end in enumerate(answer.ends, 1):
+        added = (count <= found.pml) / gold
+        if count > gold:
+            added = found.pml / count - found.pml / (count - 1)
+        out[min(bisect_left(trajectory.ends, end), len(out) - 1)] += cfg.prefix * added
     return tuple(out)
 
 

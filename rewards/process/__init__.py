@@ -13,15 +13,17 @@ r_j = 2 s_j - 1, as PURE has it, else r_j = s_j. `rewards.process.credit` has th
 
     credit       value                               placed on tokens (`RewardOut.per_token`)
     outcome      last, min, product or mean of r     nothing; min is Math-Shepherd's, product that of Lightman et al.
-    min          G_1, about the least r              G_j - G_(j+1) where step j ends, G_j the softmin of r_j, …, r_n:
-                                                     the return of a step is the least to come (PURE, arXiv 2504.15275)
-    potential    0                                   gamma r_j - r_(j-1) where step j ends (Ng et al. 1999)
+    min          min_j r_j                           what step j takes from the least so far, where it ends; r_1 where
+                                                     the first ends (the aim of PURE, arXiv 2504.15275)
+    potential    0                                   gamma r_j - r_(j-1) where step j ends, -r_n on the last token
+                                                     (Ng et al. 1999)
     sum          sum_j r_j                           r_j where step j ends; hackable, to compare with
 
 Placed values reach single steps with generalised advantages, or with `credit: steps` of group-relative ones.
 
 How it can be hacked, and the guards. A model that adds correct but idle steps earns more by `sum` with each of them;
 `min` gives nothing for them, and `potential` nothing at all in sum. `product` falls and `mean` rises with idle steps.
+By `min` and `product` fewer steps are fewer occasions to lose: a model may learn to leave the way out.
 Further: pieces without letter or digit are no steps; `repeats` of earlier steps earn nothing; an answer of more than
 `max_steps` steps or `max_chars` characters is worth as little as one can be. Text that looks like a token that marks
 steps or turns is broken up before the model reads it. None of this makes the model right: a policy finds the steps that
@@ -80,8 +82,6 @@ class Config(base.RewardConfig):
     """`outcome` (one number), or credit per step: `min`, `potential`, or `sum`, which is there to be compared with."""
     aggregate: str = "min"
     """Of `outcome`: `last`, `min`, `product` or `mean` of the steps."""
-    temperature: float = 0.1
-    """Of the softmin: the smaller, the nearer to the minimum (PURE 0.1)."""
     gamma: float = 1.0
     """Discount per step of `potential`."""
     signed: bool = False
@@ -191,8 +191,6 @@ def answer(prompt: Prompt, steps: Sequence[str]) -> Answer:
 
 
 def _check_numbers(cfg: Config) -> None:
-    if not 0 < cfg.temperature < math.inf:
-        raise ConfigError("temperature", f"{cfg.temperature} is out of range", fix="use 0.1")
     if not 0 < cfg.gamma <= 1:
         raise ConfigError("gamma", f"{cfg.gamma} is out of range", fix="use 1")
     if not 0 < cfg.correct_from <= 1:
@@ -252,21 +250,26 @@ def _graded(trajectory: Trajectory, parts: _Parts, scores: tuple[float, ...], cf
 
 
 def _placed(rewards: Sequence[float], cfg: Config) -> tuple[float, ...]:
-    """What is due where each step ends; nothing for `outcome`."""
+    """What is due where each step ends, and for `potential` where the answer does; nothing for `outcome`."""
     if cfg.credit == "min":
-        return credit.least_to_come(rewards, temperature=cfg.temperature)
+        return credit.least_so_far(rewards)
     if cfg.credit == "potential":
         return credit.shaping(rewards, gamma=cfg.gamma)
     return tuple(rewards) if cfg.credit == "sum" else ()
 
 
 def _on_tokens(placed: Sequence[float], ends: Sequence[int], trajectory: Trajectory) -> tuple[float, ...]:
-    """[tokens] Each value on the token that completes its step; nothing where nobody knows where tokens end."""
+    """[tokens] Each value on the token that completes its step; nothing where nobody knows where tokens end.
+
+    Args:
+        ends: of the steps; a value more than these stands on the last token.
+    """
     if not placed or not trajectory.ends:
         return ()
     out = [0.0] * len(trajectory.ends)
-    for value, end in zip(placed, ends, strict=True):
-        out[min(bisect_left(trajectory.ends, end), len(out) - 1)] += value
+    tokens = [min(bisect_left(trajectory.ends, end), len(out) - 1) for end in ends]
+    for value, token in zip(placed, [*tokens, len(out) - 1][: len(placed)], strict=True):
+        out[token] += value
     return tuple(out)
 
 

@@ -161,9 +161,9 @@ def test_a_policy_pads_where_steps_are_summed_and_not_where_the_least_counts(mon
 def test_shares_of_the_least_as_pure_places_them_are_padded_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the reward departs from the paper's placement: of equally good steps each is paid a part."""
 
-    def shares(rewards: Sequence[float], *, temperature: float) -> tuple[float, ...]:
-        weights = [math.exp(-reward / temperature) for reward in rewards]
+    def shares(rewards: Sequence[float]) -> tuple[float, ...]:
+        weights = [math.exp(-reward / 0.1) for reward in rewards]
         return tuple(w / math.fsum(weights) * reward for w, reward in zip(weights, rewards, strict=True))
 
-    monkeypatch.setattr(process.credit, "least_to_come", shares)
+    monkeypatch.setattr(process.credit, "least_so_far", shares)
     assert padding_after(150, credit="min", monkeypatch=monkeypatch) > 0.5

@@ -117,21 +117,26 @@ def test_states_may_stand_in_a_column_with_the_gold_as_the_last_one() -> None:
         procedure.score(base.answered(prompt(), "#### abc"), Config(column="steps"), None)  # type: ignore[arg-type]
 
 
-def test_dense_credit_is_placed_where_right_states_end_and_adds_up() -> None:
-    text = "cab\nacb\n#### abd"
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("cab\nacb\n#### abd", {2: 1 / 6, 6: 1 / 6}),
+        ("cab\nabc\n#### abc", {2: 1 / 6}),
+        ("cab\n#### acb", {2: 1 / 6, 11: 1 / 6}),
+        # What the fourth and the fifth state take from two right ones of three stands on them.
+        ("cab\nacb\nabb\nabd\n#### abe", {2: 1 / 6, 6: 1 / 6, 14: 1 / 4 - 1 / 3, 23: 1 / 5 - 1 / 4}),
+    ],
+)
+def test_dense_credit_is_placed_where_states_end_and_adds_up(text: str, want: dict[int, float]) -> None:
     [sample] = base.answered(prompt(), text).trajectories
-    group = replace(
-        base.answered(replace(prompt(), gold=json.dumps({"intermediate": ["cab", "acb"], "final": "abc"})), text)
-    )
-    group = replace(
-        group, trajectories=(replace(sample, tokens=(0,) * len(text), ends=tuple(range(1, len(text) + 1))),)
-    )
-    [out] = procedure.score(group, Config(dense=True), None)  # type: ignore[arg-type]
-    placed = {n: value for n, value in enumerate(out.per_token) if value}
-    assert placed == {2: pytest.approx(1 / 6), 6: pytest.approx(1 / 6)}
+    sample = replace(sample, tokens=(0,) * len(text), ends=tuple(range(1, len(text) + 1)))
+    label = json.dumps({"intermediate": ["cab", "acb"], "final": "abc"})
+    group = replace(base.answered(replace(prompt(), gold=label), text), trajectories=(sample,))
+    [out] = procedure.score(group, Config(final=0.0, dense=True), None)  # type: ignore[arg-type]
+    assert {n: value for n, value in enumerate(out.per_token) if value} == pytest.approx(want)
     assert sum(out.per_token) == pytest.approx(out.value)
     assert Config(dense=True).places and not Config().places
-    [plain] = procedure.score(group, Config(), None)  # type: ignore[arg-type]
+    [plain] = procedure.score(group, Config(final=0.0), None)  # type: ignore[arg-type]
     assert plain.per_token == () and plain.value == out.value
 
 
