@@ -44,6 +44,7 @@ class Worker:
         os.set_blocking(self.replies, False)
         self._pid = spawned.pid
         self._code: int | None = None
+        self._slowed = False
         self._lock = threading.Lock()
 
     def kill(self) -> int:
@@ -54,6 +55,8 @@ class Worker:
                 for end in (os.killpg, os.kill):  # it may not have come to lead a group
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         end(self._pid, signal.SIGKILL)
+                if self._slowed:
+                    self._hurry()
                 self._code = self.nursery.reap(self._pid)
             return self._code
 
@@ -66,12 +69,21 @@ class Worker:
         with self._lock, contextlib.suppress(ProcessLookupError, PermissionError, FileNotFoundError):
             if self._code is not None:
                 return
+            self._slowed = True
             nice = os.getpriority(os.PRIO_PROCESS, self._pid) + _NICER
             os.setpriority(os.PRIO_PGRP, self._pid, min(nice, _NICEST))
             # There is one place more below the nicest, for threads one by one; what it has started stays above it.
             if (nice > _NICEST or not hopeful) and sys.platform == "linux":
                 for thread in os.listdir(f"/proc/{self._pid}/task"):
                     os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+
+    def _hurry(self) -> None:
+        """Let it die as fast as others live, where this user may: its memory is given back at its priority."""
+        with contextlib.suppress(ProcessLookupError, PermissionError, FileNotFoundError):
+            if sys.platform == "linux":
+                for thread in os.listdir(f"/proc/{self._pid}/task"):
+                    os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+            os.setpriority(os.PRIO_PGRP, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
 
     def release(self) -> None:
         """Close the pipes; for the thread that holds the worker, after `kill`."""
@@ -84,11 +96,12 @@ class Conversation:
 
     Args:
         load_s: for the imports of the frame's items.
-        overdue: called once when one of them takes longer than its patience.
+        overdue: called when one of them takes longer than its patience; returns after how many seconds more it is to be
+            called again for that item, or None for never again.
     """
 
     def __init__(
-        self, worker: Worker, frame: bytes, *, load_s: float, overdue: Callable[[], None] | None = None
+        self, worker: Worker, frame: bytes, *, load_s: float, overdue: Callable[[], float | None] | None = None
     ) -> None:
         self._worker = worker
         self._overdue = overdue
@@ -114,8 +127,11 @@ class Conversation:
                 try:
                     message = self.next_message(began + patience_s)
                 except TimeoutError:
-                    self._overdue()
-                    self._overdue = None
+                    more = self._overdue()
+                    if more is None:
+                        self._overdue = None
+                    else:
+                        patience_s += more
                     continue
             else:
                 message = self.next_message(deadline)

@@ -26,8 +26,8 @@ What is NOT protected:
 
 An item that takes much longer than others of its kind is not waited for: it goes on at low priority, up to its
 deadline, one of `spares` workers serves in its place, and what waits behind it in its batch is served by others. Where
-such items hardly ever end well, they only get what nobody else wants of the processors. That is what keeps a pool going
-while some items hang.
+such items hardly ever end well, or when it takes very long, they only get what nobody else wants of the processors.
+That is what keeps a pool going while some items hang.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ from rewards.staff import Pace, Places, Staff
 from rewards.wire import FrameError
 from rlhf.core.errors import ConfigError
 
+_HOPE = 4.0
+"""Times as patient as when an item was suspected: until then it gets on a little, where there is hope for it."""
 _SLOWER = 2.0
 """Times as patient as when an item was suspected: it should not have been."""
 
@@ -234,14 +236,20 @@ class WorkerPool:
                 return out + [Outcome(error=error)] * len(rest)
             lost, lent = True, list[bool]()
 
-            def lend(worker: Worker = worker, lent: list[bool] = lent) -> None:
+            def lend(worker: Worker = worker, lent: list[bool] = lent) -> float | None:
                 nonlocal count
-                if self._places.lend():
-                    lent.append(True)
-                    worker.slow_down(hopeful=pace.suspect())
-                    if hand_on is not None:
-                        count = len(out) + 1
-                        hand_on(count)
+                if lent:
+                    worker.slow_down(hopeful=False)
+                    return None
+                if not self._places.lend():
+                    return None
+                lent.append(True)
+                hopeful = pace.suspect()
+                worker.slow_down(hopeful=hopeful)
+                if hand_on is not None:
+                    count = len(out) + 1
+                    hand_on(count)
+                return _HOPE * pace.patience_s if hopeful else None
 
             conversation = Conversation(worker, frame, load_s=self._cfg.start_timeout_s, overdue=lend)
             try:

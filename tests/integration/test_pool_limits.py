@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from programs import group
@@ -40,6 +40,13 @@ def work(seconds):
 def when(x):
     if x < 0: time.sleep(-x)
     return time.monotonic()
+def standing(seconds):
+    found, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        now = [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
+        if not found or found[-1] != now: found.append(now)
+        time.sleep(0.001)
+    return found
 def children(_):
     n = 0
     while n < 1000:
@@ -316,6 +323,18 @@ def test_slow_items_are_given_up_where_hardly_any_ends_well_and_tried_again_now_
     assert sorted(pace.suspect() for _ in range(staff._TRIED)) == [False] * (staff._TRIED - 1) + [True]
     pace.settle(well=True)
     assert all(pace.suspect() for _ in range(staff._TRIED))
+
+
+def test_one_with_hope_stands_back_a_little_and_then_as_far_as_one_can(pool: WorkerPool) -> None:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with WorkerPool(PoolConfig()) as serving:
+        for _ in range(30):
+            serving.call("pool_harm:standing", 0.01, timeout_s=10)
+        found = serving.call("pool_harm:standing", 0.8, timeout_s=10)
+    assert isinstance(found, list)
+    ways = [tuple(way) for way in cast("list[list[int]]", found)]
+    assert ways[0] == (usual, os.SCHED_OTHER) and ways[-1] == (min(usual + 20, 19), os.SCHED_IDLE)
+    assert (min(usual + 10, 19), os.SCHED_OTHER) in ways[1:-1]
 
 
 def test_patience_follows_what_is_usual() -> None:
