@@ -169,7 +169,8 @@ class RewardOut:
     breakdown: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
     """Unweighted value per component of a rubric."""
     per_token: tuple[float, ...] = ()
-    """[tokens] What of `value` is due to single tokens; the rest is due to the whole answer. Empty: nothing is."""
+    """[tokens] What of `value` is due to single tokens; the rest is due to the whole answer. Empty: nothing is. What is
+    due at a token may depend on those up to it only, else credit for what is still to come is wrong."""
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
     """Weight of each component that was added to `value`, at the step of the sample."""
 
