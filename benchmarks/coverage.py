@@ -3,7 +3,7 @@
 python benchmarks/coverage.py        # two tables in Markdown; docs/evaluation.md shows them
 
 Prompts have unequal difficulty, and several samples each. Means: accuracies of four samples per prompt, difficulties
-from a Beta distribution, bounds by plain and by expanded percentiles of the same resamples. Confidences: logits with a
+from a Beta distribution, bounds by plain percentiles, by expanded ones, and as a share. Confidences: logits with a
 part that samples of a prompt share; `honest` ones are right as often as they say, `too sure` ones less often. The truth
 of a confidence measure is that of 200,000 answers.
 """
@@ -32,14 +32,18 @@ def main() -> None:
 
 
 def means(prompts: int, level: float) -> str:
-    """Coverage of plain and of expanded percentiles."""
+    """Coverage of plain and of expanded percentiles, and of those with a prompt at either end."""
     rng = np.random.default_rng(0)
     values_TP = rng.binomial(4, rng.beta(2 * level, 2 * (1 - level), size=(MEANS, prompts))) / 4
     drawn = np.concatenate(list(draws(prompts, seed=1, resamples=RESAMPLES)))
     resampled_RT = drawn @ values_TP.T / prompts
     plain = np.quantile(resampled_RT, [0.025, 0.975], axis=0)
     expanded = bounds(resampled_RT, prompts=prompts)
-    return " → ".join(f"{((low <= level) & (high >= level)).mean():.1%}" for low, high in (plain, expanded))
+    drawn = np.concatenate(list(draws(prompts, seed=1, resamples=RESAMPLES, ends=True)))
+    with_ends_TP = np.concatenate([values_TP, np.zeros((MEANS, 1)), np.ones((MEANS, 1))], axis=1)
+    share = bounds(drawn @ with_ends_TP.T / prompts, prompts=prompts)
+    found = ((low <= level) & (high >= level) for low, high in (plain, expanded, share))
+    return " → ".join(f"{covers.mean():.1%}" for covers in found)
 
 
 def confidences(name: str, slope: float, shift: float, *, prompts: int) -> str:

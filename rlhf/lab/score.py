@@ -71,8 +71,8 @@ def show(scored: Scored, *, title: str) -> None:
     right = [[r.verdict is Verdict.CORRECT for r in g.rewards if r.value is not None] for g in scored.groups]
     console.print(title, style="bold", markup=False, highlight=False)
     table = Table("measure", "mean", "95 % interval")
-    for name, rows in (("reward", graded), ("correct", right)):
-        if (found := interval(rows)) is not None:
+    for name, rows, share in (("reward", graded, False), ("correct", right, True)):
+        if (found := interval(rows, share=share)) is not None:
             table.add_row(name, f"{found.mean:.3f}", f"{found.low:.3f} – {found.high:.3f}")
     for name in dict.fromkeys(name for out in outs for name in out.breakdown):
         values = [v for out in outs if (v := out.breakdown.get(name)) is not None]
@@ -91,10 +91,11 @@ def show(scored: Scored, *, title: str) -> None:
     console.print(f"{size} in {scored.seconds:.2f} s, {rate:,.0f} per second", highlight=False)
 
 
-def interval(rows: Sequence[Sequence[float | bool]]) -> Interval | None:
-    """Mean over prompts of the means of their answers; None where nothing was graded."""
+def interval(rows: Sequence[Sequence[float | bool]], *, share: bool) -> Interval | None:
+    """Mean over prompts of the means of their answers, which are known to lie from 0 to 1 if it is a share; None where
+    nothing was graded."""
     means = [sum(row) / len(row) for row in rows if row]
-    return bootstrap_interval(means, seed=0) if means else None
+    return bootstrap_interval(means, seed=0, share=share) if means else None
 
 
 def write(scored: Scored, path: Path) -> None:

@@ -184,7 +184,8 @@ class Evaluator:
         gradable = [v for v in values if v is not None]
         if not gradable:
             return None
-        return bootstrap_interval(gradable, seed=derive_seed(self.seed, "bootstrap", name))
+        seed = derive_seed(self.seed, "bootstrap", name)
+        return bootstrap_interval(gradable, seed=seed, share=not name.startswith("best@"))
 
 
 async def measure(evaluators: Sequence[Evaluator], engine: EngineHandle, grader: Grader) -> list[Result]:

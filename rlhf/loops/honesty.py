@@ -89,7 +89,10 @@ def measure(groups: Sequence[Group], *, seed: int) -> dict[str, Interval]:
     for name in found[0] if found else ():
         pairs = [entry[name] for entry in found]
         interval = ratio_interval(
-            [above for above, _ in pairs], [below for _, below in pairs], seed=derive_seed(seed, "bootstrap", name)
+            [above for above, _ in pairs],
+            [below for _, below in pairs],
+            seed=derive_seed(seed, "bootstrap", name),
+            share=True,
         )
         out |= {name: interval} if interval is not None else {}
     return out | _confidence(groups, seed=seed)

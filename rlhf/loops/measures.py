@@ -25,6 +25,8 @@ from rlhf.report.repeated import best_at_k, majority_at_k, pass_at_k, pass_hat_k
 from rlhf.report.stats import Interval, ratio_interval
 
 Column = list[float | None]
+SHARES = ("process/wrong_step", "process/right_by_luck", "truncated")
+"""Of what is measured of samples: what lies from 0 to 1 whatever is sampled."""
 
 
 def accuracy(group: Group) -> float | None:
@@ -95,6 +97,7 @@ def _intervals(columns: Mapping[str, Sequence[Sequence[float]]], *, seed: int) -
             [math.fsum(values) for values in column],
             [len(values) for values in column],
             seed=derive_seed(seed, "bootstrap", name),
+            share=name in SHARES,
         )
         for name, column in columns.items()
     }

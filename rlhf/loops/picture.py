@@ -55,6 +55,6 @@ def _repeated(result: Result, *, seed: int) -> dict[str, list[AtK]]:
             column = columns.get(f"{prefix}{k}", columns["pass@1"] if k == 1 and f"{prefix}{most}" in columns else [])
             values = [value for value in column if value is not None]
             if values:
-                found = bootstrap_interval(values, seed=derive_seed(seed, prefix, k))
+                found = bootstrap_interval(values, seed=derive_seed(seed, prefix, k), share=True)
                 out.setdefault(f"{prefix}k", []).append(AtK(k=k, tokens=k * each, found=found))
     return out

@@ -158,15 +158,15 @@ async def search(cfg: Instructions, asker: Asker, train: Sequence[Prompt], held_
     if not pairs:
         raise DataError("rewards", "no held-out answer could be graded", fix="look at them with `rlhf evaluate`")
 
-    def interval(values: Sequence[float], name: str) -> Interval:
-        return bootstrap_interval(values, seed=derive_seed(asker.seed, "bootstrap", name))
+    def interval(values: Sequence[float], name: str, *, share: bool = True) -> Interval:
+        return bootstrap_interval(values, seed=derive_seed(asker.seed, "bootstrap", name), share=share)
 
     return Found(
         arms=arms,
         winner=winner,
         held_out=interval([a for a, _ in pairs], "held out"),
         plain=interval([b for _, b in pairs], "plain"),
-        gain=interval([a - b for a, b in pairs], "gain"),
+        gain=interval([a - b for a, b in pairs], "gain", share=False),
     )
 
 

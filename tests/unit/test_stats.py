@@ -61,6 +61,33 @@ def test_bounds_cover_the_truth_about_as_often_as_they_say(prompts: int, level: 
     assert 0.93 <= covered <= 0.97, covered
 
 
+@pytest.mark.parametrize(
+    ("prompts", "level"), [(10, 0.3), (10, 0.6), (30, 0.1), (30, 0.3), (30, 0.6), (30, 0.9), (100, 0.1), (100, 0.9)]
+)
+def test_bounds_of_shares_do_also_where_most_prompts_agree(prompts: int, level: float) -> None:
+    values_TP = shares(level)(np.random.default_rng(0), 2000, prompts)
+    ends_TP = np.concatenate([values_TP, np.zeros((2000, 1)), np.ones((2000, 1))], axis=1)
+    resampled = next(draws(prompts, seed=0, resamples=500, ends=True)) @ ends_TP.T / prompts
+    low, high = bounds(resampled, prompts=prompts)
+    covered = ((low <= level) & (level <= high)).mean()
+    assert 0.93 <= covered <= 0.97, covered
+
+
+def test_a_share_that_all_prompts_agree_on_is_not_certain() -> None:
+    found = bootstrap_interval([1.0] * 30, seed=0, share=True)
+    assert found.mean == found.high == 1.0 and 0.93 < found.low < 1.0
+    assert bootstrap_interval([1.0], seed=0, share=True) == Interval(mean=1.0, low=0.0, high=1.0, n=1)
+    honest = ratio_interval([0] * 20, [4] * 20, seed=0, share=True)
+    assert honest is not None and honest.mean == honest.low == 0.0 and 0.0 < honest.high < 0.1
+
+
+def test_what_is_drawn_at_the_ends_has_its_tenth_of_a_chance() -> None:
+    drawn = np.concatenate(list(draws(5, seed=0, resamples=20_000, ends=True)))
+    assert drawn.shape == (20_000, 7) and (drawn.sum(axis=1) == 5).all()
+    chances = drawn.mean(axis=0) / 5 * 5.2
+    assert chances == pytest.approx([1.0] * 5 + [0.1] * 2, abs=0.02)
+
+
 def test_plain_percentiles_would_not_with_few_prompts() -> None:
     values_TP = shares(0.6)(np.random.default_rng(0), 2000, 10)
     low, high = np.quantile(next(draws(10, seed=0, resamples=500)) @ values_TP.T / 10, [0.025, 0.975], axis=0)
