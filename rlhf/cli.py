@@ -187,7 +187,9 @@ def _lab(verb: Callable[[str, object, str], argparse.ArgumentParser]) -> None:
     sub = verb("rescore", _rescore, "grade a run's samples by another config: which verdicts, ranks, advantages change")
     sub.add_argument("run", type=Path)
     sub.add_argument("overrides", nargs="*", metavar="key=value")
-    sub.add_argument("--config", type=Path, required=True)
+    sub.add_argument(
+        "--config", type=Path, help="a recipe, or what is different from the run's own; else the run's own"
+    )
     note = "write a page, and beside it every sample that changes as FILE.jsonl"
     sub.add_argument("--out", type=Path, metavar="FILE.html", help=note)
     sub = verb("audit", _audit, "measure verifiers on labelled and hostile answers; exit code 1 when one falls short")
@@ -306,8 +308,9 @@ def _rescore(arguments: argparse.Namespace) -> None:
     found = rescore.rescore(arguments.run, arguments.config, arguments.overrides)
     rescore_page.show(found)
     if arguments.out is not None:
-        words = ["rlhf", "rescore", str(arguments.run), "--config", str(arguments.config), *arguments.overrides]
-        title = f"{arguments.run.name} by {arguments.config}"
+        by = [] if arguments.config is None else ["--config", str(arguments.config)]
+        words = ["rlhf", "rescore", str(arguments.run), *by, *arguments.overrides]
+        title = " ".join([f"{arguments.run.name} by", str(arguments.config or "its own config"), *arguments.overrides])
         rescore_page.write(found, arguments.out, command=shlex.join(words), title=title)
 
 

@@ -58,13 +58,18 @@ class Loaded:
     """The merged parents alone."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+def load(path: Path, overrides: Sequence[str] = (), *, otherwise: Path | None = None) -> Loaded:
     """Read a YAML file with its `base:` parents and apply `key=value` overrides.
+
+    Args:
+        otherwise: the parent of a file that names none and no `stages`, and so is no config by itself.
 
     Raises:
         ConfigError: missing file, broken YAML, circular `base`, or an override that is not `key=value`.
     """
     own, parents = _read(path, ())
+    if otherwise is not None and not parents and "stages" not in own:
+        parents = {otherwise.resolve(): _read(otherwise, ())[0]}
     base = _merged(*parents.values())
     for item in overrides:
         if "=" not in item:

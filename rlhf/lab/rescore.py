@@ -93,20 +93,22 @@ class Rescored:
     """Why there are no advantages; empty when there are."""
 
 
-def rescore(run: Path, config: Path, overrides: Sequence[str] = ()) -> Rescored:
+def rescore(run: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> Rescored:
     """Grade a run's samples again.
 
     Args:
         run: its folder.
         config: a recipe: its `rewards`, `rubric`, and the advantage and filters of its stage of the same name, else of
-            its last online stage.
+            its last online stage. Without `base` and `stages` it says what is different from the run's own, which
+            counts when there is none.
         overrides: `key=value` for the recipe.
 
     Raises:
         UserError: not a run, no samples in it, a prompt that its task no longer has, or a config that cannot be used.
     """
     folder = RunFolder.existing(run)
-    old, new = settings.read(folder.config), settings.read(config, overrides)
+    old = settings.read(folder.config)
+    new = settings.read(config or folder.config, overrides, otherwise=folder.config)
     prompts = {prompt.id: prompt for prompt in setup.task(old.settings).train()}
     found = Rescored()
     histories: dict[str, History] = {}

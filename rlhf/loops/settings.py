@@ -136,14 +136,16 @@ class Experiment:
             return config.to_yaml(tree)
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def read(path: Path, overrides: Sequence[str] = (), *, otherwise: Path | None = None) -> Experiment:
     """Load and check a config file.
+
+    Args:
+        otherwise: as for `config.load`.
 
     Raises:
         ConfigError: with the path of the key, the valid choices and the fix.
     """
-    loaded = config.load(path, overrides)
-    return parse(loaded)
+    return parse(config.load(path, overrides, otherwise=otherwise))
 
 
 def parse(loaded: config.Loaded) -> Experiment:

@@ -39,6 +39,20 @@ def test_another_reward_changes_what_it_must(shell: Shell, finished: Path, tmp_p
     assert "the other way round" in out.read_text() and "Advantages" in out.read_text()
 
 
+def test_what_is_different_is_enough(shell: Shell, finished: Path, tmp_path: Path) -> None:
+    """A file that is no config by itself, and overrides alone, stand on the run's own config."""
+    different = tmp_path / "different.yaml"
+    different.write_text("rewards: {digits: {weight: 0.5}}\n")
+    changes: list[list[dict[str, Any]]] = []
+    for n, given in enumerate((["--config", different], ["rewards.digits.weight=0.5"])):
+        out = tmp_path / f"{n}.html"
+        said = shell.run("rescore", finished, *given, "--out", out, cwd=tmp_path).ok().stdout
+        changes.append(rows(out.with_suffix(".jsonl")))
+        assert f"{len(changes[n])} of" in said and "by its own config rewards" in out.read_text() if n else changes[n]
+    assert changes[0] == changes[1]
+    assert all(row["after"]["value"] == pytest.approx(row["before"]["value"] / 2) for row in changes[0])
+
+
 def test_recorded_advantages_are_computed_again(shell: Shell, finished: Path, tmp_path: Path) -> None:
     """With KL in the reward the record holds more than the reward; without, both are the same."""
     content = tree()
