@@ -2,11 +2,12 @@
 
 python benchmarks/task_proofs.py [--items 10000] [--json FILE] [TASK …]
 
-For each task, at its default config and in plain English: prompts made per second of CPU time; how many of their
-references the task's own reward accepts, and how many of them it still accepts once the answer is damaged; the hash of
-the prompts, which is the same on every machine. Then, knob by knob, how often a fixed solver is right as the knob goes
-up: the task's own algorithm, which errs now and then and goes on from its errors. The unit tests of the tasks call the
-same functions with fewer items.
+For each task, at its default config and, where it has styles, in plain English: prompts made per second of CPU time;
+how many of their references the task's own reward accepts, and how many of them it still accepts once the answer is
+damaged; the hash of the prompts, which is the same on every machine. Then, knob by knob, how often a fixed solver is
+right as the knob goes up: the task's own algorithm, which errs now and then and goes on from its errors, or one of
+those below. The unit tests of the tasks call the same functions with fewer items. `programs` runs what it grades, and
+takes minutes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,11 +28,12 @@ from rlhf.core.component import Component
 from rlhf.core.modules import Tools
 from rlhf.core.types import Prompt, RewardOut, Verdict
 from rlhf.data import sources
-from rlhf.tasks import generated
+from rlhf.tasks import generated, programs, target_length
 
 MARK = generated.MARK
 SLIP = 0.05
 """How often the solver errs, each time that it can."""
+STYLES = generated.STYLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,33 @@ class Proof:
     fingerprint: str
 
 
+Solve = Callable[[Sequence[Prompt], random.Random], list[str]]
+
+
+def counting_on_fingers(prompts: Sequence[Prompt], rng: random.Random) -> list[str]:
+    """Says words of the subject until it has counted enough of them, and forgets to count one now and then."""
+    answers: list[str] = []
+    for prompt in prompts:
+        words, said, counted = target_length.WORDS[prompt.columns["subject"]].split(), list[str](), 0
+        while counted < prompt.columns["target_words"]:
+            said.append(words[len(said) % len(words)])
+            counted += rng.random() >= SLIP
+        answers.append(" ".join(said))
+    return answers
+
+
+def remembering(prompts: Sequence[Prompt], rng: random.Random) -> list[str]:
+    """Has room for the first hundred facts that it is asked about."""
+    facts = [*dict.fromkeys(prompt.columns["fact"] for prompt in prompts)][:100]
+    return [f"{MARK} {prompt.gold if prompt.columns['fact'] in facts else 10}" for prompt in prompts]
+
+
+def mistyping(prompts: Sequence[Prompt], rng: random.Random) -> list[str]:
+    """Writes a number of the program one too large now and then."""
+    asked = [[step.split() for step in prompt.messages[0].content.split(", ")] for prompt in prompts]
+    return [programs.answer([(name, int(n) + (rng.random() < SLIP)) for name, n in steps]) for steps in asked]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knob:
     """A config key that makes prompts harder, with rising settings."""
@@ -53,6 +83,12 @@ class Knob:
     settings: Sequence[Mapping[str, Any]]
     slips: str = "noise"
     """The key that makes worked answers err."""
+    solve: Solve | None = None
+    """A solver where worked answers do not err step by step."""
+    styles: Sequence[str] = ()
+    """Those that the task has."""
+    items: int = 160
+    """How many tell the settings apart."""
 
     @property
     def values(self) -> list[int]:
@@ -65,21 +101,51 @@ def _steps(low: str, high: str, *values: int) -> list[dict[str, Any]]:
 
 
 KNOBS = (
-    Knob(task="tint", name="digits", settings=_steps("min_digits", "max_digits", 1, 2, 4, 8), slips="systematic_noise"),
-    Knob(task="procbench", name="steps", settings=_steps("min_steps", "max_steps", 2, 4, 8, 16)),
-    Knob(task="counting", name="letters", settings=_steps("min_length", "max_length", 3, 6, 12, 24)),
-    Knob(task="symbolic", name="steps", settings=_steps("min_steps", "max_steps", 2, 4, 8, 16)),
+    Knob(
+        task="tint",
+        name="digits",
+        settings=_steps("min_digits", "max_digits", 1, 2, 4, 8),
+        slips="systematic_noise",
+        styles=STYLES,
+    ),
+    Knob(task="procbench", name="steps", settings=_steps("min_steps", "max_steps", 2, 4, 8, 16), styles=STYLES),
+    Knob(task="counting", name="letters", settings=_steps("min_length", "max_length", 3, 6, 12, 24), styles=STYLES),
+    Knob(task="symbolic", name="steps", settings=_steps("min_steps", "max_steps", 2, 4, 8, 16), styles=STYLES),
     Knob(
         task="hierarchy",
         name="levels",
         settings=[{**levels, "balanced": True} for levels in _steps("min_levels", "max_levels", 2, 3, 4)],
+        styles=STYLES,
     ),
     Knob(
         task="records",
         name="groups",
         settings=[{**g, "kinds": ["detect", "impute"]} for g in _steps("min_groups", "max_groups", 1, 2, 3, 4)],
+        styles=STYLES,
     ),
-    Knob(task="tool_use", name="depth", settings=_steps("min_depth", "max_depth", 1, 2, 4, 8)),
+    Knob(task="tool_use", name="depth", settings=_steps("min_depth", "max_depth", 1, 2, 4, 8), styles=STYLES),
+    Knob(task="sums", name="terms", settings=_steps("min_terms", "max_terms", 3, 5, 9, 17)),
+    Knob(
+        task="target_length",
+        name="words",
+        settings=_steps("min_words", "max_words", 1, 3, 5, 7, 9),
+        solve=counting_on_fingers,
+        items=1000,
+    ),
+    Knob(
+        task="facts",
+        name="known",
+        settings=[{"known": n, "unknown": 1, "copies": 1} for n in (100, 200, 400, 800)],
+        solve=remembering,
+        items=2400,
+    ),
+    Knob(
+        task="instructions",
+        name="words",
+        settings=[{**words, "max_clauses": words["min_words"]} for words in _steps("min_words", "max_words", 1, 3, 5)],
+        items=2000,
+    ),
+    Knob(task="programs", name="steps", settings=_steps("min_steps", "max_steps", 1, 2, 4, 6), solve=mistyping),
 )
 """What the unit tests and this program try."""
 
@@ -97,10 +163,14 @@ def module_of(task: str) -> Any:
 
 
 def prompts_of(task: str, *, items: int, seed: int = 0, **keys: Any) -> tuple[Prompt, ...]:
-    """Training prompts."""
+    """Training prompts, as many or, of a task with a size of its own, at most so many."""
     module = module_of(task)
-    cfg = config.build(module.Config, {"train_size": items, "held_out_size": 1} | keys)
-    return tuple(module.build(cfg, seed=seed, rows=sources.rows).train())
+    known = {field.name for field in fields(module.Config)}
+    sizes = {"train_size": items, "held_out_size": 1}
+    if task == "facts":
+        sizes = {"known": -(-items // 9), "unknown": 1, "copies": 3}
+    cfg = config.build(module.Config, {key: size for key, size in sizes.items() if key in known} | keys)
+    return tuple(module.build(cfg, seed=seed, rows=sources.rows).train()[:items])
 
 
 def prove(task: str, *, items: int, **keys: Any) -> Proof:
@@ -121,9 +191,14 @@ def prove(task: str, *, items: int, **keys: Any) -> Proof:
 
 
 def damaged(completion: str, rng: random.Random) -> str:
-    """A completion whose answer is another one."""
+    """A completion whose answer is another one: what stands behind the mark, the last number of a program, or a list
+    with a word too many."""
     head, mark, answer = completion.rpartition(MARK)
-    return f"{head}{mark} {generated.slipped(answer.strip(), rng)}"
+    if mark:
+        return f"{head}{mark} {generated.slipped(answer.strip(), rng)}"
+    if completion.endswith("```"):
+        return re.sub(r"(\d+)(?=\D*$)", lambda last: str(int(last[0]) + rng.randint(1, 3)), completion)
+    return f"{completion} more"
 
 
 def knob_of(task: str) -> Knob:
@@ -135,8 +210,10 @@ def accuracies(knob: Knob, *, items: int) -> list[float]:
     """How often the solver is right at each setting of a knob."""
     grade, found = grader(knob.task), list[float]()
     for settings in knob.settings:
-        prompts = prompts_of(knob.task, items=items, **{knob.slips: SLIP}, **settings)
-        outs = [grade(p, p.solution or "") for p in prompts]
+        slips = {knob.slips: SLIP} if knob.solve is None else {}
+        prompts = prompts_of(knob.task, items=items, **slips, **settings)
+        solved = knob.solve or (lambda asked, _: [prompt.solution or "" for prompt in asked])
+        outs = [grade(p, said) for p, said in zip(prompts, solved(prompts, random.Random(0)), strict=True)]
         found.append(sum(out.verdict is Verdict.CORRECT for out in outs) / len(outs))
     return found
 
@@ -152,12 +229,12 @@ def main() -> None:
     for task in arguments.tasks:
         knob = knob_of(task)
         figures[task] = {"knob": knob.name, "values": knob.values}
-        for style in generated.STYLES:
-            found = prove(task, items=arguments.items, style=style)
+        for style in knob.styles or ("",):
+            found = prove(task, items=arguments.items, **({"style": style} if style else {}))
             counts = f"{found.items:8}{found.per_second:12,.0f}{found.accepted:10}{found.rejected:10}"
-            print(f"{task + ', ' + style:24}{counts}  {found.fingerprint}", flush=True)
-            figures[task][style] = asdict(found)
-        figures[task]["accuracies"] = accuracies(knob, items=max(500, arguments.items // 10))
+            print(f"{', '.join(filter(None, (task, style))):24}{counts}  {found.fingerprint}", flush=True)
+            figures[task].setdefault("proofs", {})[style] = asdict(found)
+        figures[task]["accuracies"] = accuracies(knob, items=max(500, knob.items, arguments.items // 10))
     print(f"\nA solver that errs {SLIP:.0%} of the times that it can is right, as the knob goes up:")
     for task, found in figures.items():
         shares = "  ".join(f"{share:.3f}" for share in found["accuracies"])

@@ -46,13 +46,14 @@ Most tasks invent their questions. What `tint`, `procbench`, `hierarchy`, `count
 - *A split that no seed can break.* Whether a question is held out is a function of its text. One in five is.
 - *The same on every machine*: prompts follow from the seed alone; a unit test holds hashes of them.
 
-`python benchmarks/task_proofs.py` makes 10,000 prompts per task and style. On a machine with two busy cores, in CPU
-time:
+`python benchmarks/task_proofs.py` makes 10,000 prompts per task and style, of these and of the other tasks that invent
+their questions. On a machine with two busy cores, in CPU time:
 
 PROOFS
 
-The solver on the right is each task's own algorithm, which errs 5 % of the times that it can and goes on from there.
-The harder the questions, the rarer it gets through:
+The solver on the right is each task's own algorithm, which errs 5 % of the times that it can and goes on from there: in
+a step or a clause, a word that it forgets to count, a number of a program. That of `facts` has room for a hundred. The
+harder the questions, the rarer it gets through:
 
 ![how often a solver that errs 5 % of the times is right, over the knob of every task](pictures/tasks.svg)
 """
@@ -261,9 +262,10 @@ def proofs() -> str:
     rows = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name, entry in found.items():
         knob = f"{entry['knob']}: " + ", ".join(f"{100 * share:.0f} %" for share in entry["accuracies"])
-        counts = [sum(entry[style][key] for style in ("compact", "words")) for key in ("accepted", "rejected", "items")]
+        counts = [sum(proof[key] for proof in entry["proofs"].values()) for key in ("accepted", "rejected", "items")]
         shares = [f"{counts[0]:,} of {counts[2]:,}", f"{counts[1]:,} of {counts[2]:,}"]
-        speeds = [f"{entry[style]['per_second']:,.0f}" for style in ("compact", "words")]
+        speeds = [f"{proof['per_second']:,.0f}" for proof in entry["proofs"].values()]
+        speeds += ["–"] * (2 - len(speeds))
         rows.append(f"| `{name}` | {' | '.join([*speeds, *shares])} | {knob} |")
     return "\n".join(rows)
 
@@ -272,8 +274,11 @@ def picture(path: Path) -> None:
     """How often the solver is right, over the knob of every task."""
     found = json.loads((Path(__file__).parent / "task_proofs.json").read_text(encoding="utf-8"))
     with matplotlib.rc_context(STYLE), matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": path.stem}):
-        figure = Figure(figsize=(9.6, 2.0), layout="constrained", facecolor=PALETTE["paper"][0])
-        for axes, (name, entry) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        figure = Figure(figsize=(9.6, 3.9), layout="constrained", facecolor=PALETTE["paper"][0])
+        every = [*figure.subplots(2, -(-len(found) // 2), sharey=True).flat]
+        for axes in every[len(found) :]:
+            axes.set_axis_off()
+        for axes, (name, entry) in zip(every, found.items(), strict=False):
             axes.plot(range(len(entry["values"])), entry["accuracies"], "o-", color=PALETTE["c0"][0], markersize=3.5)
             axes.set_xticks(range(len(entry["values"])), entry["values"])
             axes.set_title(name, loc="left", color=PALETTE["ink"][0])

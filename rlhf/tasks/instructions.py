@@ -179,7 +179,10 @@ def work(order: Order, rng: random.Random, *, noise: float = 0.0) -> str:
     places = list(range(bool(first), size - bool(last)))
     for word, place in zip(inside, rng.sample(places, len(inside)), strict=True):
         said[place] = word
-    said[0], said[-1] = first or said[0], last or said[-1]
+    if first:
+        said[0] = first
+    if last:
+        said[-1] = last
     return (", " if order.commas or "commas" in broken else " ").join(said)
 
 

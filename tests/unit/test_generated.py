@@ -14,7 +14,8 @@ from rlhf.core.errors import ConfigError
 from rlhf.tasks import counting, generated
 from rlhf.tasks.generated import Item
 
-TASKS = [knob.task for knob in task_proofs.KNOBS]
+TASKS = [knob.task for knob in task_proofs.KNOBS if knob.styles]
+GRADED_BY_RUNNING = "programs"
 FINGERPRINTS = {
     "tint": "167476ba8f2e0cd2",
     "procbench": "fb80bcdbceb182e9",
@@ -23,16 +24,22 @@ FINGERPRINTS = {
     "hierarchy": "096fc60656bb437e",
     "records": "70bdf5d9c40109b8",
     "tool_use": "e7792ba9a88615d8",
+    "sums": "e7f45cb10c1fb40d",
+    "target_length": "c417c815619bad63",
+    "facts": "6121794285052021",
+    "instructions": "037ba9316bd0ed14",
+    "programs": "2a7c806d364fb80e",
 }
 """Of 200 training prompts with seed 0."""
 ITEM = Item(question="q", gold="7", answer="7", steps=("a 1", "b 2"), difficulty=3)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [knob.task for knob in task_proofs.KNOBS])
 def test_golds_are_accepted_damaged_answers_are_not_and_the_hash_is_known(task: str) -> None:
-    found = task_proofs.prove(task, items=200)
-    assert (found.accepted, found.rejected) == (200, 200)
-    assert found.fingerprint == FINGERPRINTS[task]
+    count = 4 if task == GRADED_BY_RUNNING else 200
+    found = task_proofs.prove(task, items=count)
+    assert (found.items, found.accepted, found.rejected) == (count, count, count)
+    assert generated.fingerprint(task_proofs.prompts_of(task, items=200)) == FINGERPRINTS[task]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -41,9 +48,11 @@ def test_in_words_too(task: str) -> None:
     assert (found.accepted, found.rejected) == (50, 50)
 
 
-@pytest.mark.parametrize("knob", task_proofs.KNOBS, ids=lambda knob: knob.task)
+@pytest.mark.parametrize(
+    "knob", [k for k in task_proofs.KNOBS if k.task != GRADED_BY_RUNNING], ids=lambda knob: knob.task
+)
 def test_a_solver_that_errs_is_right_less_often_the_harder_the_prompts(knob: task_proofs.Knob) -> None:
-    found = task_proofs.accuracies(knob, items=160)
+    found = task_proofs.accuracies(knob, items=knob.items)
     assert all(easier > harder for easier, harder in pairwise(found)), found
 
 

@@ -94,3 +94,8 @@ def test_too_few_different_orders_are_an_error() -> None:
     with pytest.raises(ConfigError, match="too few different orders") as caught:
         build(Config(min_words=1, max_words=1, max_clauses=1, train_size=9, held_out_size=200), seed=0)
     assert caught.value.where == "task.held_out_size"
+
+
+def test_a_list_of_one_word_is_the_word_that_is_named() -> None:
+    for clause in ("first", "last", "present"):
+        assert {work(Order(words=1, **{clause: "elm"}), random.Random(seed)) for seed in range(20)} == {"elm"}
