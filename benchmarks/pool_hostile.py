@@ -53,7 +53,8 @@ def item(request: dict[str, Any]) -> dict[str, float]:
             held.append(bytearray(b"x" * 2**20))
     if kind == "hang":
         while True:
-            time.sleep(60 if request["sleepy"] else 0)
+            if request["sleepy"]:
+                time.sleep(60)
     end, total = time.process_time() + request["work_s"], 0
     while time.process_time() < end:
         total += sum(range(100))

@@ -208,10 +208,10 @@ def test_equal_answers_get_nothing_at_any_step() -> None:
     assert grpo.advantages([scored], Config(credit="steps")) == [[(0.0, 0.0, 0.0)] * 2]
 
 
-def test_an_idle_step_earns_by_sum_and_nothing_by_softmin() -> None:
+def test_an_idle_step_earns_by_sum_and_nothing_by_the_least() -> None:
     """Two answers that are alike but for an idle step of score 1 in front: which the first token's advantage shows."""
     summed = placed(group(3.0, 2.0, lengths=[3, 2]), (1.0, 1.0, 1.0), (1.0, 1.0))
-    least = placed(group(1.0, 1.0, lengths=[3, 2]), (0.0, 0.0, 1.0), (0.0, 1.0))
+    least = placed(group(1.0, 1.0, lengths=[3, 2]), (1.0, 0.0, 0.0), (1.0, 0.0))
     cfg = Config(std="none", credit="steps")
     assert grpo.advantages([summed], cfg)[0][0][0] == 0.5  # type: ignore[index]
     assert grpo.advantages([least], cfg)[0][0][0] == pytest.approx(0.0)  # type: ignore[index]
