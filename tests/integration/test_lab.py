@@ -43,14 +43,13 @@ def test_what_is_different_is_enough(shell: Shell, finished: Path, tmp_path: Pat
     """A file that is no config by itself, and overrides alone, stand on the run's own config."""
     different = tmp_path / "different.yaml"
     different.write_text("rewards: {digits: {weight: 0.5}}\n")
-    changes: list[list[dict[str, Any]]] = []
-    for n, given in enumerate((["--config", different], ["rewards.digits.weight=0.5"])):
-        out = tmp_path / f"{n}.html"
-        said = shell.run("rescore", finished, *given, "--out", out, cwd=tmp_path).ok().stdout
-        changes.append(rows(out.with_suffix(".jsonl")))
-        assert f"{len(changes[n])} of" in said and "by its own config rewards" in out.read_text() if n else changes[n]
-    assert changes[0] == changes[1]
-    assert all(row["after"]["value"] == pytest.approx(row["before"]["value"] / 2) for row in changes[0])
+    in_file, on_line = tmp_path / "file.html", tmp_path / "line.html"
+    shell.run("rescore", finished, "--config", different, "--out", in_file, cwd=tmp_path).ok()
+    said = shell.run("rescore", finished, "rewards.digits.weight=0.5", "--out", on_line, cwd=tmp_path).ok().stdout
+    changed = rows(in_file.with_suffix(".jsonl"))
+    assert changed and changed == rows(on_line.with_suffix(".jsonl"))
+    assert f"{len(changed)} of" in said and "by its own config rewards" in on_line.read_text()
+    assert all(row["after"]["value"] == pytest.approx(row["before"]["value"] / 2) for row in changed)
 
 
 def test_recorded_advantages_are_computed_again(shell: Shell, finished: Path, tmp_path: Path) -> None:
