@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared_names import left_behind, named
 from torch import Tensor
 
 from rollout.shared_bucket import ALIGNMENT, MIB, Piece, Reader, Writer, checksum
@@ -121,15 +122,38 @@ def test_nothing_is_left_when_both_sides_have_let_go() -> None:
             sum("rlhf-weights" in os.readlink(file) for file in files if file.is_symlink()),
         )
 
-    before, names = held(), os.listdir("/dev/shm")
+    before, names = held(), named()
     writer = Writer(1)
     reader = Reader(writer.place)
-    assert held()[0] == before[0] + 2 and os.listdir("/dev/shm") == names
+    assert held()[0] == before[0] + 2
+    assert named() == names, "the bucket has no name that could be left"
     received(writer, reader, weights())
     writer.close()
     assert held()[0] == before[0] + 1
     del writer, reader
     assert held() == before
+
+
+def test_a_name_that_nobody_holds_is_found_and_one_in_use_is_not() -> None:
+    code = (
+        "import os, sys\nfrom multiprocessing import resource_tracker, shared_memory\n"
+        "made = [shared_memory.SharedMemory(create=True, size=1) for _ in '12']\n"
+        "for each in made: resource_tracker.unregister(each._name, 'shared_memory')\n"
+        "print(*(each.name for each in made), flush=True)\nsys.stdin.read()\nos._exit(0)"
+    )
+    before = set(os.listdir("/dev/shm"))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    names = set(process.stdout.readline().split())
+    try:
+        assert len(names) == 2 and names <= named(str(process.pid))
+        assert not names & left_behind(before, seconds=0)
+        process.communicate()
+        assert names <= left_behind(before, seconds=0)
+    finally:
+        process.kill()
+        for name in names:
+            Path("/dev/shm", name).unlink()
 
 
 def test_the_reader_outlives_the_writer() -> None:
