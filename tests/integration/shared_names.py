@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PLACE = "/dev/shm/"
@@ -11,17 +12,16 @@ PLACE = "/dev/shm/"
 
 def named(process: str = "self") -> set[str]:
     """Names in /dev/shm that a process has mapped or open; none of one that has ended or belongs to somebody else."""
-    held: set[str] = set()
     root = Path("/proc") / process
-    try:
+    held: set[str] = set()
+    with suppress(OSError):
         lines = (root / "maps").read_text().splitlines()
         held.update(line.partition(PLACE)[2] for line in lines if PLACE in line)
         for file in (root / "fd").iterdir():
-            place = os.readlink(file)
-            if place.startswith(PLACE):
-                held.add(place.removeprefix(PLACE))
-    except OSError:
-        pass
+            with suppress(FileNotFoundError):  # closed meanwhile, as the one that lists them is
+                place = os.readlink(file)
+                if place.startswith(PLACE):
+                    held.add(place.removeprefix(PLACE))
     return {name.removesuffix(" (deleted)") for name in held}
 
 
